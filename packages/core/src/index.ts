@@ -1,1 +1,10 @@
-export {}
+/**
+ * WebSockets for Effect: a sans-I/O engine, and connections as Streams and Scopes above it.
+ *
+ * @since 0.1.0
+ */
+export * as Connection from "./Connection.js"
+export * as Message from "./Message.js"
+export * as TestTransport from "./TestTransport.js"
+export * as Transport from "./Transport.js"
+export * as WebSocketError from "./WebSocketError.js"

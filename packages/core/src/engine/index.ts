@@ -1,1 +1,12 @@
-export {}
+/** The sans-I/O engine: bytes in, values out, without Effect and without any platform's modules. */
+export { ByteWriter, makeSlab, portableSlab, type Slab } from "./byteWriter.js"
+export * as CloseCode from "./CloseCode.js"
+export * as FrameDecoder from "./FrameDecoder.js"
+export * as FrameEncoder from "./FrameEncoder.js"
+export * as Limits from "./Limits.js"
+export * as Mask from "./mask.js"
+export * as Natives from "./Natives.js"
+export * as Opcode from "./Opcode.js"
+export * as Protocol from "./Protocol.js"
+export * as Rule from "./Rule.js"
+export * as Utf8 from "./utf8.js"

@@ -1,0 +1,335 @@
+/**
+ * Decodes frames (RFC 6455 §5.2) into messages and control frames, wherever the transport cut the bytes.
+ *
+ * A whole, unfragmented data frame inside the received chunk goes straight to its message: unmasked in place, no frame
+ * object, no copy of large payloads. Everything else goes through {@link MessageAssembler}. The chunk belongs to the
+ * decoder, which writes over it; messages belong to the receiver.
+ */
+import type { Limits } from "./Limits.js"
+import { applyMask, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
+import { MessageAssembler } from "./MessageAssembler.js"
+import { type Natives, view } from "./Natives.js"
+import * as Opcode from "./Opcode.js"
+import { type Rule, type Violation, violation } from "./Rule.js"
+
+/** A ping, pong or close frame; the payload is the receiver's. */
+export interface ControlFrame {
+  readonly _tag: "Control"
+  readonly opcode: number
+  readonly payload: Uint8Array
+}
+
+/** A message whose first frame had a reserved bit set, for the extension that uses it. */
+export interface ExtendedMessage {
+  readonly _tag: "Extended"
+  readonly opcode: number
+  readonly reserved: number
+  readonly payload: Uint8Array
+}
+
+/** What comes out: text, binary, or something to be looked at. A violation or a close frame is the last item ever. */
+export type Item = string | Uint8Array | ControlFrame | ExtendedMessage | Violation
+
+/** A binary message that is at least this share of the memory it lies in is not copied. */
+const pinnedShare = 4
+
+/** Small binary messages are copied into blocks which all decoders share; a message pins at most one of them. */
+const copyBlockBytes = 8 * 1024
+let copyBlock = new Uint8Array(0)
+let copyPosition = 0
+
+const empty = new Uint8Array(0)
+
+/** Options of a decoder. */
+export interface Options {
+  /** Whether frames must be masked (we are the server) or must not be (we are the client), §5.1. */
+  readonly masked: boolean
+  readonly limits: Limits
+  readonly natives: Natives
+  /** The reserved bits that active extensions use on the first frame of a message. */
+  readonly reservedBits?: number | undefined
+}
+
+/** Fed with `feed`, asked with `decode`. */
+export class FrameDecoder {
+  /** Whether the last `decode` stopped at its budget with input left. */
+  paused = false
+  private chunk: Uint8Array = empty
+  private position = 0
+  private words: Int32Array | undefined
+  private failed = false
+
+  // The frame under way.
+  private inPayload = false
+  private opcode = 0
+  private fin = false
+  private reserved = 0
+  private key = 0
+  private remaining = 0
+
+  // A header cut by the end of a chunk, and the payload of a control frame.
+  private pending: Uint8Array | undefined
+  private pendingLength = 0
+  private control: Uint8Array<ArrayBuffer> | undefined
+  private controlLength = 0
+
+  private readonly masked: boolean
+  private readonly reservedBits: number
+  private readonly limits: Limits
+  private readonly natives: Natives
+  private readonly assembler: MessageAssembler
+
+  constructor(options: Options) {
+    this.masked = options.masked
+    this.reservedBits = options.reservedBits ?? 0
+    this.limits = options.limits
+    this.natives = options.natives
+    this.assembler = new MessageAssembler(options.natives)
+  }
+
+  /** The next chunk; only when the last one was decoded to its end (`paused` is false), else it throws. */
+  feed(chunk: Uint8Array): void {
+    if (this.failed) return
+    if (this.paused) throw new Error("a chunk was fed while the last one is not decoded to its end")
+    this.chunk = chunk
+    this.position = 0
+    this.words = undefined
+  }
+
+  /**
+   * Appends to `out` what is now complete, until the input ends or the messages reach `maxMessages` or `maxBytes`.
+   * A violation or a close frame is the last item ever: nothing behind it is looked at (§5.5.1, §7.1.7).
+   */
+  decode(out: Array<Item>, maxMessages: number, maxBytes: number): void {
+    let messages = 0
+    let bytes = 0
+    const chunk = this.chunk
+    const end = chunk.length
+    while (this.position < end && !this.failed) {
+      if (messages >= maxMessages || bytes >= maxBytes) {
+        this.paused = true
+        return
+      }
+      if (!this.inPayload && !this.readHeader(out)) break
+      const at = this.position
+      const length = this.remaining
+      if (at + length > end || this.opcode === Opcode.continuation || !this.fin || this.opcode >= 8 || this.reserved !== 0 || this.inPayload) {
+        const completed = this.readPayload(out)
+        if (completed >= 0) {
+          messages++
+          bytes += completed
+        }
+        continue
+      }
+      // The whole message lies in this chunk.
+      this.position = at + length
+      messages++
+      bytes += length
+      if (length === 0) {
+        out.push(this.opcode === Opcode.text ? "" : new Uint8Array(0))
+        continue
+      }
+      if (this.masked) this.unmask(at, at + length)
+      if (this.opcode === Opcode.text) {
+        const text = this.natives.decodeText(chunk, at, at + length)
+        if (text === undefined) this.fail(out, "InvalidText")
+        else out.push(text)
+      } else out.push(this.bytesOf(at, length))
+    }
+    this.paused = false
+    this.chunk = empty
+    this.position = 0
+    this.words = undefined
+  }
+
+  /** Nothing more is decoded; memory is given back. */
+  stop(): void {
+    this.failed = true
+    this.paused = false
+    this.chunk = empty
+    this.position = 0
+    this.words = undefined
+    this.control = undefined
+    this.assembler.reset()
+  }
+
+  private fail(out: Array<Item>, rule: Rule, detail?: string): false {
+    out.push(violation(rule, detail))
+    this.stop()
+    return false
+  }
+
+  /** Reads a header at the position; `false` when it is cut by the end of the chunk, or broke a rule. */
+  private readHeader(out: Array<Item>): boolean {
+    const { chunk } = this
+    const available = chunk.length - this.position
+    if (this.pendingLength === 0) {
+      const size = this.parseHeader(out, chunk, this.position, available)
+      if (size > 0) {
+        this.position += size
+        return true
+      }
+      if (this.failed) return false
+      this.pending ??= new Uint8Array(14)
+      for (let i = 0; i < available; i++) this.pending[i] = chunk[this.position + i]!
+      this.pendingLength = available
+      this.position += available
+      return false
+    }
+    // Byte by byte, so that exactly the header is taken.
+    while (this.position < chunk.length) {
+      this.pending![this.pendingLength++] = chunk[this.position++]!
+      if (this.parseHeader(out, this.pending!, 0, this.pendingLength) > 0) {
+        this.pendingLength = 0
+        return true
+      }
+      if (this.failed) return false
+    }
+    return false
+  }
+
+  /** The size of the header in `bytes` at `at`, its fields taken over; 0 when it is incomplete or broke a rule. */
+  private parseHeader(out: Array<Item>, bytes: Uint8Array, at: number, available: number): number {
+    const first = bytes[at]!
+    const opcode = first & 0x0f
+    const reserved = first & Opcode.reservedBits
+    const fin = (first & Opcode.finBit) !== 0
+    if (reserved !== 0 && (reserved & ~this.reservedBits) !== 0) {
+      this.fail(out, "ReservedBits", `RSV bits 0b${(reserved >>> 4).toString(2).padStart(3, "0")}`)
+      return 0
+    }
+    if (opcode >= 8) {
+      if (opcode > Opcode.pong) return this.failHeader(out, "ReservedOpcode", `opcode 0x${opcode.toString(16)}`)
+      if (!fin) return this.failHeader(out, "FragmentedControl", `opcode 0x${opcode.toString(16)}`)
+      // An extension's bits mark the first frame of a message, never a control frame (RFC 7692 §6).
+      if (reserved !== 0) return this.failHeader(out, "ReservedBits", "on a control frame")
+    } else if (opcode > Opcode.binary) {
+      return this.failHeader(out, "ReservedOpcode", `opcode 0x${opcode.toString(16)}`)
+    } else if (opcode === Opcode.continuation) {
+      if (this.assembler.opcode === 0) return this.failHeader(out, "UnexpectedContinuation")
+      if (reserved !== 0) return this.failHeader(out, "ReservedBits", "on a continuation frame")
+    } else if (this.assembler.opcode !== 0) {
+      return this.failHeader(out, "ExpectedContinuation", `opcode 0x${opcode.toString(16)}`)
+    }
+    if (available < 2) return 0
+    const second = bytes[at + 1]!
+    if ((second & Opcode.maskBit) !== 0 !== this.masked) {
+      return this.failHeader(out, this.masked ? "MaskRequired" : "MaskForbidden")
+    }
+    let length = second & 0x7f
+    let size = 2
+    if (opcode >= 8 && length > Opcode.maxControlPayloadBytes) return this.failHeader(out, "ControlTooLong")
+    if (length === 126) {
+      if (available < 4) return 0
+      length = (bytes[at + 2]! << 8) | bytes[at + 3]!
+      if (length < 126) return this.failHeader(out, "LengthNotMinimal", `${length} in 16 bits`)
+      size = 4
+    } else if (length === 127) {
+      if (available >= 3 && bytes[at + 2]! >= 0x80) return this.failHeader(out, "LengthHighBit")
+      if (available < 10) return 0
+      const high = bytes[at + 2]! * 0x1000000 + ((bytes[at + 3]! << 16) | (bytes[at + 4]! << 8) | bytes[at + 5]!)
+      const low = bytes[at + 6]! * 0x1000000 + ((bytes[at + 7]! << 16) | (bytes[at + 8]! << 8) | bytes[at + 9]!)
+      length = high * 0x100000000 + low
+      if (length < 0x10000) return this.failHeader(out, "LengthNotMinimal", `${length} in 64 bits`)
+      size = 10
+    }
+    if (opcode < 8) {
+      const total = length + this.assembler.length
+      if (total > this.limits.maxMessageBytes) {
+        return this.failHeader(out, "MessageTooBig", `${total} bytes, limit ${this.limits.maxMessageBytes}`)
+      }
+    }
+    if (this.masked) {
+      if (available < size + 4) return 0
+      this.key = readKey(bytes, at + size)
+      size += 4
+    }
+    this.opcode = opcode
+    this.fin = fin
+    this.reserved = reserved
+    this.remaining = length
+    return size
+  }
+
+  private failHeader(out: Array<Item>, rule: Rule, detail?: string): 0 {
+    this.fail(out, rule, detail)
+    return 0
+  }
+
+  /**
+   * Takes what the chunk holds of the payload; appends an item when that completes a message or control frame. Gives the
+   * payload bytes of the message that is complete now, else -1.
+   */
+  private readPayload(out: Array<Item>): number {
+    const { assembler } = this
+    if (!this.inPayload) {
+      this.inPayload = true
+      if (this.opcode >= 8) {
+        this.control = this.remaining === 0 ? undefined : new Uint8Array(this.remaining)
+        this.controlLength = 0
+      } else if (this.opcode !== Opcode.continuation) assembler.begin(this.opcode, this.reserved)
+    }
+    const start = this.position
+    const length = Math.min(this.remaining, this.chunk.length - start)
+    const end = start + length
+    this.position = end
+    if (this.masked && length > 0) {
+      this.unmask(start, end)
+      this.key = rotateKey(this.key, length)
+    }
+    if (this.opcode >= 8) {
+      if (length > 0) {
+        for (let i = start; i < end; i++) this.control![this.controlLength++] = this.chunk[i]!
+      }
+    } else {
+      const isText = assembler.opcode === Opcode.text && assembler.reserved === 0
+      if (!assembler.append(this.chunk, start, end, this.fin ? this.remaining : 0, isText)) {
+        this.fail(out, "InvalidText")
+        return -1
+      }
+    }
+    this.remaining -= length
+    if (this.remaining > 0) return -1
+    this.inPayload = false
+    if (this.opcode >= 8) {
+      out.push({ _tag: "Control", opcode: this.opcode, payload: this.control ?? new Uint8Array(0) })
+      this.control = undefined
+      if (this.opcode === Opcode.close) this.stop()
+      return -1
+    }
+    return this.fin ? this.finishMessage(out) : -1
+  }
+
+  private finishMessage(out: Array<Item>): number {
+    const { length, opcode, reserved } = this.assembler
+    if (reserved !== 0) out.push({ _tag: "Extended", opcode, reserved, payload: this.assembler.takeBytes() })
+    else if (opcode === Opcode.binary) out.push(this.assembler.takeBytes())
+    else if (this.assembler.atBoundary) out.push(this.assembler.takeText())
+    // No detail: a text in one chunk fails the same way, wherever its bad byte is.
+    else this.fail(out, "InvalidText")
+    return length
+  }
+
+  private unmask(start: number, end: number): void {
+    if (wantsWords(end - start)) this.words ??= wordsOf(this.chunk)
+    applyMask(this.chunk, start, end, this.key, this.words)
+  }
+
+  /** A binary message: the chunk's own memory, or a copy when it would keep much else alive. */
+  private bytesOf(at: number, length: number): Uint8Array {
+    if (length * pinnedShare >= this.chunk.buffer.byteLength) return view(this.chunk, at, at + length)
+    if (length > copyBlockBytes / 4) {
+      const bytes = this.natives.allocate(length)
+      this.natives.copy(this.chunk, at, at + length, bytes, 0)
+      return view(bytes, 0, length)
+    }
+    if (copyPosition + length > copyBlock.length) {
+      copyBlock = new Uint8Array(copyBlockBytes)
+      copyPosition = 0
+    }
+    const from = copyPosition
+    copyPosition = from + length
+    this.natives.copy(this.chunk, at, at + length, copyBlock, from)
+    return view(copyBlock, from, from + length)
+  }
+}

@@ -1,0 +1,19 @@
+/** What a connection may hold, whatever the peer sends. Sizes are bytes. */
+export interface Limits {
+  /** One message, all fragments together, after decompression. A larger one is refused with 1009 when its length is known. */
+  readonly maxMessageBytes: number
+  /** Pongs that wait for a transport which takes no more; one more is refused with 1008. */
+  readonly maxPendingPongs: number
+  /** Messages decoded ahead of their consumer; then reading pauses. */
+  readonly maxQueuedMessages: number
+  /** Bytes of messages decoded ahead of their consumer (a single message may be larger); then reading pauses. */
+  readonly maxQueuedBytes: number
+}
+
+/** 1 MiB a message, 60 pongs, 16 messages or 1 MiB decoded ahead. */
+export const defaults: Limits = {
+  maxMessageBytes: 0x100000,
+  maxPendingPongs: 60,
+  maxQueuedMessages: 16,
+  maxQueuedBytes: 0x100000
+}

@@ -1,0 +1,386 @@
+/**
+ * A WebSocket connection after its opening handshake (RFC 6455 §5 to §7), both roles, without I/O.
+ *
+ * Received bytes go into `receive`; what is to be done comes back as one ordered list of actions. Whatever is to be
+ * sent, also what the RFC makes mandatory (pongs, the close echo), is appended to `output`, which the I/O layer writes
+ * after every call. Time is not here: the I/O layer says when the close timer fired.
+ */
+import { ByteWriter, maxReserveBytes, portableSlab, type Slab } from "./byteWriter.js"
+import * as CloseCode from "./CloseCode.js"
+import { type ControlFrame, FrameDecoder, type Item } from "./FrameDecoder.js"
+import { writeFrame } from "./FrameEncoder.js"
+import * as Limits from "./Limits.js"
+import { portable } from "./Natives.js"
+import * as Opcode from "./Opcode.js"
+import { describe, type Rule, type Violation, violation } from "./Rule.js"
+
+/** Which rules apply: a client masks what it sends, a server must not (§5.1). */
+export type Role = "client" | "server"
+
+/** What travels: a string is a text message, bytes are a binary one. */
+export type Message = string | Uint8Array
+
+/** A close frame: its code, `undefined` when it has none (§5.5.1), and its reason. */
+export interface CloseFrame {
+  readonly code: number | undefined
+  readonly reason: string
+}
+
+/** How a connection ended. */
+export interface CloseInfo {
+  /** The code of the peer's close frame; 1005 if it had none, 1006 if none came, or our own if the peer broke a rule. */
+  readonly code: number
+  readonly reason: string
+  /** Whether both close frames passed (§7.1.4). */
+  readonly clean: boolean
+  /** Who sent the first close frame; `"transport"` if the connection was cut before any. */
+  readonly initiator: "local" | "remote" | "transport"
+  readonly sent: CloseFrame | undefined
+  readonly received: CloseFrame | undefined
+  /** The rule that the peer broke, if that is why. */
+  readonly violation: Violation | undefined
+}
+
+/** What the I/O layer has to do, in order. */
+export type Action =
+  /** Messages for the consumer; the array is the receiver's. */
+  | { readonly _tag: "Deliver"; readonly messages: Array<Message> }
+  | { readonly _tag: "PingReceived"; readonly payload: Uint8Array }
+  | { readonly _tag: "PongReceived"; readonly payload: Uint8Array }
+  /** Call `closeTimerFired` after the close timeout, unless the transport is gone by then. */
+  | { readonly _tag: "StartCloseTimer" }
+  /** The conversation is over: no message follows, sending fails. */
+  | { readonly _tag: "Closed"; readonly info: CloseInfo }
+  /** Send FIN after all output is written, and go on reading until the peer's. */
+  | { readonly _tag: "EndTransport" }
+  /** Cut the transport at once. */
+  | { readonly _tag: "AbortTransport" }
+
+/** The state of a connection; each case holds what exists in it. */
+export type State =
+  | { readonly _tag: "Open" }
+  /** We began the closing handshake and wait for the peer's close frame; its messages still arrive. */
+  | { readonly _tag: "Closing"; readonly sent: CloseFrame }
+  | { readonly _tag: "Closed"; readonly info: CloseInfo }
+
+/** Options of {@link Protocol}. */
+export interface Options {
+  readonly role: Role
+  /** Default: {@link Limits.defaults}. */
+  readonly limits?: Partial<Limits.Limits> | undefined
+  /** A random 32-bit number for each masked frame (§5.3: unpredictable). Needed for the role `"client"`. */
+  readonly randomKey?: (() => number) | undefined
+  /** Where frames are written; default: one slab per thread in plain JavaScript. */
+  readonly slab?: Slab | undefined
+  /** Reserved bits that the negotiated extensions use. */
+  readonly reservedBits?: number | undefined
+}
+
+const open: State = { _tag: "Open" }
+const noActions: ReadonlyArray<Action> = []
+const noCloseFrame: CloseFrame = { code: undefined, reason: "" }
+
+/** See the module. Messages that are sent or received belong to the receiving side from then on. */
+export class Protocol {
+  /** Bytes to write; take them after every call. */
+  readonly output: ByteWriter
+  readonly role: Role
+  readonly limits: Limits.Limits
+  state: State = open
+  /** Pongs put into `output` since the transport last had room. */
+  private pendingPongs = 0
+  private transportBlocked = false
+  private readonly randomKey: (() => number) | undefined
+  private readonly decoder: FrameDecoder
+
+  constructor(options: Options) {
+    const slab = options.slab ?? portableSlab
+    this.role = options.role
+    this.limits = options.limits === undefined ? Limits.defaults : { ...Limits.defaults, ...options.limits }
+    this.output = new ByteWriter(slab)
+    if (options.role === "client" && options.randomKey === undefined) throw new TypeError("a client needs randomKey")
+    this.randomKey = options.role === "client" ? options.randomKey : undefined
+    this.decoder = new FrameDecoder({
+      masked: options.role === "server",
+      limits: this.limits,
+      natives: slab.natives ?? portable,
+      reservedBits: options.reservedBits
+    })
+  }
+
+  /** Whether input is held back because the consumer is behind; `resume` goes on with it. */
+  get paused(): boolean {
+    return this.decoder.paused
+  }
+
+  /**
+   * Received bytes, which are the engine's from now on (it unmasks in place). At most `maxMessages` messages and about
+   * `maxBytes` are decoded; if then `paused` is true the rest waits for `resume`, and no more may be received before.
+   */
+  receive(
+    chunk: Uint8Array,
+    maxMessages = Number.POSITIVE_INFINITY,
+    maxBytes = Number.POSITIVE_INFINITY
+  ): ReadonlyArray<Action> {
+    if (this.state._tag === "Closed") return noActions
+    this.decoder.feed(chunk)
+    return this.decode(maxMessages, maxBytes)
+  }
+
+  /** Decodes more of the input that was held back. */
+  resume(maxMessages = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY): ReadonlyArray<Action> {
+    return this.decoder.paused ? this.decode(maxMessages, maxBytes) : noActions
+  }
+
+  /** The transport has written all output: pongs before this do not count as pending. */
+  drained(): void {
+    this.pendingPongs = 0
+    this.transportBlocked = false
+  }
+
+  /** The transport could not write all output yet: from now until `drained` pongs are limited by `maxPendingPongs`. */
+  blocked(): void {
+    this.transportBlocked = true
+  }
+
+  /** Sends a message in one frame; `false` when the connection is not open. */
+  send(message: Message): boolean {
+    if (this.state._tag !== "Open") return false
+    const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
+    writeFrame(this.output, Opcode.finBit | opcode, message, this.nextKey())
+    return true
+  }
+
+  /**
+   * Sends a fragment (§5.4): `kind` on the first of a message, `"continuation"` after it, `fin` on the last. The
+   * caller keeps other data frames out of the way until `fin`; control frames may pass between.
+   */
+  sendFragment(kind: "text" | "binary" | "continuation", payload: Message, fin: boolean): boolean {
+    if (this.state._tag !== "Open") return false
+    const opcode = kind === "text" ? Opcode.text : kind === "binary" ? Opcode.binary : Opcode.continuation
+    writeFrame(this.output, (fin ? Opcode.finBit : 0) | opcode, payload, this.nextKey())
+    return true
+  }
+
+  /**
+   * Sends bytes that are whole unmasked frames already (a broadcast); only for the role `"server"`. With `copy` small ones
+   * join the output's own piece; without it, and above 32 KiB, they are a piece as they are. They must not change until written.
+   */
+  sendEncoded(frames: Uint8Array, copy: boolean): boolean {
+    if (this.state._tag !== "Open") return false
+    if (copy && frames.length <= maxReserveBytes) {
+      const at = this.output.reserve(frames.length)
+      this.output.natives.copy(frames, 0, frames.length, this.output.target, at)
+      this.output.advance(frames.length)
+    } else this.output.push(frames)
+    return true
+  }
+
+  /** Sends a ping with at most 125 bytes; `false` when the connection is not open. */
+  ping(payload: Uint8Array): boolean {
+    return this.sendControl(Opcode.ping, payload)
+  }
+
+  /** Sends an unasked pong with at most 125 bytes (§5.5.3: a one-way heartbeat). */
+  pong(payload: Uint8Array): boolean {
+    return this.sendControl(Opcode.pong, payload)
+  }
+
+  /**
+   * Begins the closing handshake (§7.1.2); messages of the peer are delivered until its close frame comes. Without a code
+   * the frame is empty. `code` must be sendable and the reason at most 123 bytes (the I/O layer checks). Nothing happens when
+   * the closing handshake is under way or over.
+   */
+  close(code?: number, reason = ""): ReadonlyArray<Action> {
+    if (this.state._tag !== "Open") return noActions
+    const sent: CloseFrame = { code, reason }
+    this.writeClose(sent)
+    this.state = { _tag: "Closing", sent }
+    return [{ _tag: "StartCloseTimer" }]
+  }
+
+  /** Fails the connection (§7.1.7): a close frame that names the rule, then the end of the transport. */
+  fail(rule: Rule, detail?: string): ReadonlyArray<Action> {
+    const actions: Array<Action> = []
+    this.failWith(violation(rule, detail), actions)
+    return actions
+  }
+
+  /** The peer ended its side of the transport; what `paused` held back is dropped, so `resume` first. */
+  transportEnded(): ReadonlyArray<Action> {
+    if (this.state._tag === "Closed") return [{ _tag: "EndTransport" }]
+    const began = this.state._tag === "Closing"
+    const actions: Array<Action> = [...this.lose(), { _tag: "EndTransport" }]
+    if (!began) actions.push({ _tag: "StartCloseTimer" })
+    return actions
+  }
+
+  /** The transport is gone in both directions. */
+  transportClosed(): ReadonlyArray<Action> {
+    return this.lose()
+  }
+
+  /** The close timeout passed since `StartCloseTimer`. */
+  closeTimerFired(): ReadonlyArray<Action> {
+    return [...this.lose(), { _tag: "AbortTransport" }]
+  }
+
+  private lose(): ReadonlyArray<Action> {
+    if (this.state._tag === "Closed") return noActions
+    const sent = this.state._tag === "Closing" ? this.state.sent : undefined
+    return [
+      this.finish({
+        code: CloseCode.abnormal,
+        reason: "",
+        clean: false,
+        initiator: sent === undefined ? "transport" : "local",
+        sent,
+        received: undefined,
+        violation: undefined
+      })
+    ]
+  }
+
+  private decode(maxMessages: number, maxBytes: number): ReadonlyArray<Action> {
+    const items: Array<Item> = []
+    this.decoder.decode(items, maxMessages, maxBytes)
+    const count = items.length
+    if (count === 0) return noActions
+    // Nearly always all items are messages; then the decoder's array is what goes up.
+    let i = 0
+    while (i < count && isMessage(items[i]!)) i++
+    if (i === count) return [{ _tag: "Deliver", messages: items as Array<Message> }]
+    const actions: Array<Action> = []
+    let messages: Array<Message> = items.slice(0, i) as Array<Message>
+    for (; i < count && this.state._tag !== "Closed"; i++) {
+      const item = items[i]!
+      if (isMessage(item)) {
+        messages.push(item)
+        continue
+      }
+      if (messages.length > 0) {
+        actions.push({ _tag: "Deliver", messages })
+        messages = []
+      }
+      if (item._tag === "Violation") this.failWith(item, actions)
+      else if (item._tag === "Control") this.control(item, actions)
+      else this.failWith(violation("ExtensionFailure", "no extension takes the message"), actions)
+    }
+    if (messages.length > 0) actions.push({ _tag: "Deliver", messages })
+    return actions
+  }
+
+  private control({ opcode, payload }: ControlFrame, actions: Array<Action>): void {
+    switch (opcode) {
+      case Opcode.ping: {
+        // A ping after our close frame needs no answer (§5.5.2: "unless it already received a Close frame"; we send
+        // nothing after ours, §5.5.1).
+        if (this.state._tag === "Open") {
+          if (this.transportBlocked && this.pendingPongs >= this.limits.maxPendingPongs) {
+            this.failWith(violation("TooManyPings", `limit ${this.limits.maxPendingPongs}`), actions)
+            return
+          }
+          this.pendingPongs++
+          this.sendControl(Opcode.pong, payload)
+        }
+        actions.push({ _tag: "PingReceived", payload })
+        return
+      }
+      case Opcode.pong:
+        actions.push({ _tag: "PongReceived", payload })
+        return
+      default:
+        this.closeReceived(payload, actions)
+    }
+  }
+
+  /** §5.5.1, §7.1.5 and §7.1.6. */
+  private closeReceived(payload: Uint8Array, actions: Array<Action>): void {
+    let received = noCloseFrame
+    if (payload.length === 1) return this.failWith(violation("ClosePayload"), actions)
+    if (payload.length >= 2) {
+      const code = (payload[0]! << 8) | payload[1]!
+      if (!CloseCode.isSendable(code)) return this.failWith(violation("InvalidCloseCode", String(code)), actions)
+      const reason = this.output.natives.decodeText(payload, 2, payload.length)
+      if (reason === undefined) return this.failWith(violation("InvalidCloseReason"), actions)
+      received = { code, reason }
+    }
+    const began = this.state._tag === "Closing" ? this.state.sent : undefined
+    const sent = began ?? received
+    if (began === undefined) this.writeClose(sent)
+    this.decoder.stop()
+    actions.push(
+      this.finish({
+        code: received.code ?? CloseCode.noCode,
+        reason: received.reason,
+        clean: true,
+        initiator: began === undefined ? "remote" : "local",
+        sent,
+        received,
+        violation: undefined
+      })
+    )
+    // §7.1.1: the server closes the TCP connection first, the client waits for it (but not for ever).
+    if (this.role === "server") actions.push({ _tag: "EndTransport" })
+    if (began === undefined) actions.push({ _tag: "StartCloseTimer" })
+  }
+
+  private failWith(broken: Violation, actions: Array<Action>): void {
+    if (this.state._tag === "Closed") return
+    const began = this.state._tag === "Closing" ? this.state.sent : undefined
+    const sent = began ?? { code: broken.code, reason: truncate(describe(broken), CloseCode.maxReasonBytes) }
+    if (began === undefined) this.writeClose(sent)
+    this.decoder.stop()
+    actions.push(
+      this.finish({
+        code: broken.code,
+        reason: describe(broken),
+        clean: false,
+        initiator: "local",
+        sent,
+        received: undefined,
+        violation: broken
+      }),
+      // Going on reading (and dropping) until the peer's FIN keeps a reset from overtaking our close frame.
+      { _tag: "EndTransport" }
+    )
+    if (began === undefined) actions.push({ _tag: "StartCloseTimer" })
+  }
+
+  private finish(info: CloseInfo): Action {
+    this.state = { _tag: "Closed", info }
+    this.decoder.stop()
+    return { _tag: "Closed", info }
+  }
+
+  private sendControl(opcode: number, payload: Uint8Array): boolean {
+    if (this.state._tag !== "Open") return false
+    writeFrame(this.output, Opcode.finBit | opcode, payload, this.nextKey())
+    return true
+  }
+
+  private writeClose({ code, reason }: CloseFrame): void {
+    let payload: Uint8Array = new Uint8Array(0)
+    if (code !== undefined) {
+      const { natives } = this.output
+      payload = new Uint8Array(2 + natives.textByteLength(reason))
+      payload[0] = code >>> 8
+      payload[1] = code
+      natives.writeText(reason, payload, 2)
+    }
+    writeFrame(this.output, Opcode.finBit | Opcode.close, payload, this.nextKey())
+  }
+
+  private nextKey(): number | undefined {
+    return this.randomKey === undefined ? undefined : this.randomKey()
+  }
+}
+
+const isMessage = (item: Item): item is Message => typeof item === "string" || item instanceof Uint8Array
+
+/** The longest prefix of an ASCII or short text that takes at most `maxBytes`. */
+const truncate = (text: string, maxBytes: number): string => {
+  let end = Math.min(text.length, maxBytes)
+  while (portable.textByteLength(text.slice(0, end)) > maxBytes) end--
+  return text.slice(0, end)
+}

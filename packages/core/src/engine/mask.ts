@@ -1,0 +1,91 @@
+/**
+ * Masking (RFC 6455 §5.3): payload byte `i` is XORed with key byte `i mod 4`. The same function masks and unmasks.
+ *
+ * Keys travel as one 32-bit number whose lowest byte is the first byte of the key, offsets and lengths are bytes.
+ */
+
+/** Below this many bytes a byte loop beats making a 32-bit view (measured on Node 20: 64 B 44 ns against 71 ns). */
+const wordThreshold = 64
+
+const littleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
+
+/**
+ * A 32-bit view of the whole buffer below `bytes`: make it once per received chunk, since making it costs as much as
+ * unmasking a small frame.
+ */
+export const wordsOf = (bytes: Uint8Array): Int32Array =>
+  new Int32Array(bytes.buffer, 0, bytes.buffer.byteLength >>> 2) as Int32Array
+
+/** The four key bytes at `offset` as one number. */
+export const readKey = (bytes: Uint8Array, offset: number): number =>
+  bytes[offset]! | (bytes[offset + 1]! << 8) | (bytes[offset + 2]! << 16) | (bytes[offset + 3]! << 24)
+
+/** Writes the four bytes of `key` at `offset`. */
+export const writeKey = (bytes: Uint8Array, offset: number, key: number): void => {
+  bytes[offset] = key
+  bytes[offset + 1] = key >>> 8
+  bytes[offset + 2] = key >>> 16
+  bytes[offset + 3] = key >>> 24
+}
+
+/** The key for a payload of which `count` bytes are already done. */
+export const rotateKey = (key: number, count: number): number => {
+  const shift = (count & 3) << 3
+  return shift === 0 ? key : (key >>> shift) | (key << (32 - shift))
+}
+
+/** Whether `applyMask` profits from a `words` view for this length. */
+export const wantsWords = (length: number): boolean => length >= wordThreshold
+
+/**
+ * XORs `bytes[start, end)` in place with `key` (whose first byte goes with `bytes[start]`).
+ *
+ * `words` is `wordsOf(bytes)` if the caller has it; without it long ranges make their own view.
+ */
+export const applyMask = (
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  key: number,
+  words?: Int32Array | undefined
+): void => {
+  if (key === 0) return
+  let i = start
+  if (end - start >= wordThreshold) {
+    const view = words ?? wordsOf(bytes)
+    const base = bytes.byteOffset
+    while (((base + i) & 3) !== 0) {
+      bytes[i++]! ^= key
+      key = (key >>> 8) | (key << 24)
+    }
+    const word = littleEndian ? key : swap(key)
+    let w = (base + i) >>> 2
+    const last = (base + end) >>> 2
+    // Eight words a step: 150 to 220 microseconds per MiB against 560 to 980 for four bytes a step.
+    for (const stop = last - 7; w < stop; w += 8) {
+      view[w]! ^= word
+      view[w + 1]! ^= word
+      view[w + 2]! ^= word
+      view[w + 3]! ^= word
+      view[w + 4]! ^= word
+      view[w + 5]! ^= word
+      view[w + 6]! ^= word
+      view[w + 7]! ^= word
+    }
+    for (; w < last; w++) view[w]! ^= word
+    i = last * 4 - base
+  }
+  for (const stop = end - 3; i < stop; i += 4) {
+    bytes[i]! ^= key
+    bytes[i + 1]! ^= key >>> 8
+    bytes[i + 2]! ^= key >>> 16
+    bytes[i + 3]! ^= key >>> 24
+  }
+  for (; i < end; i++) {
+    bytes[i]! ^= key
+    key >>>= 8
+  }
+}
+
+const swap = (word: number): number =>
+  ((word & 0xff) << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)

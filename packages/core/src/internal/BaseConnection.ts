@@ -1,0 +1,496 @@
+/**
+ * What every connection does, whatever carries its messages: the inbound queue and its one consumer, waiting senders,
+ * the end and how it is told. Subclasses speak the protocol (FramedConnection) or drive a platform's WebSocket
+ * (GlobalConnection).
+ */
+import * as Channel from "effect/Channel"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import * as CloseCode from "../engine/CloseCode.js"
+import { portable } from "../engine/Natives.js"
+import type { CloseInfo } from "../engine/Protocol.js"
+import type { Kind, Message } from "../Message.js"
+import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
+import { exitCloseCode } from "./compat.js"
+import * as Flush from "./flush.js"
+
+type Resume = (effect: Effect.Effect<void>) => void
+
+const nothing: Array<Message> = []
+const noChunk = Chunk.empty<Message>()
+
+/** The parts of a connection above the protocol. */
+export abstract class BaseConnection implements Flush.Flushable {
+  // Inbound: messages not yet taken, `head` of them already are.
+  private queue: Array<Message> = nothing
+  private head = 0
+  protected queuedBytes = 0
+  private waiting: Resume | undefined
+  private claimed = false
+
+  // Outbound.
+  private flushing = false
+  private senders: Array<Resume> | undefined
+  private fragmenting = false
+
+  // The end.
+  protected info: CloseInfo | undefined
+  private error: ConnectionError | undefined
+  private endWaiters: Array<Resume> | undefined
+  private goneWaiters: Array<Resume> | undefined
+  private isGone = false
+  private discards = false
+
+  constructor(
+    protected readonly highWaterMark: number,
+    protected readonly cleanCloseCodes: ReadonlyArray<number>
+  ) {}
+
+  // ---- what a subclass does -------------------------------------------------------------------------------------------
+
+  /** Whether messages may be sent. */
+  protected abstract isOpen(): boolean
+  /** Puts a message out; `isOpen` was asked. */
+  protected abstract write(message: Message): void
+  protected abstract writeFragment(kind: Kind | "continuation", payload: Message, fin: boolean): void
+  /** Bytes put out and not yet sent. */
+  protected abstract buffered(): number
+  abstract flush(): void
+  /** Decodes what was held back; called before the consumer waits or takes. */
+  protected abstract decodeMore(): void
+  /** The queue has room: go on reading. */
+  protected abstract resumeReading(): void
+  protected abstract beginClose(code: number | undefined, reason: string): void
+  protected abstract cut(): void
+
+  // ---- inbound -----------------------------------------------------------------------------------------------------------
+
+  protected get queuedMessages(): number {
+    return this.queue.length - this.head
+  }
+
+  /** Whether the consumer waits, so that whatever comes goes to it at once. */
+  protected get consumerWaits(): boolean {
+    return this.waiting !== undefined
+  }
+
+  /** Messages for the consumer; the array becomes the queue if that is empty. */
+  protected deliver(messages: Array<Message>): void {
+    // After `leave` no consumer will come: what arrives is dropped, so that the peer's close frame is not stuck behind it.
+    if (this.discards) return
+    if (this.head === this.queue.length) {
+      this.queue = messages
+      this.head = 0
+    } else {
+      if (this.head > 0) {
+        this.queue = this.queue.slice(this.head)
+        this.head = 0
+      }
+      for (const message of messages) this.queue.push(message)
+    }
+    this.wake()
+  }
+
+  /** The conversation is over; what is queued can still be taken, then `error` or the end follows. */
+  protected finish(info: CloseInfo, failure: ConnectionError | undefined, cause?: TransportError): void {
+    if (this.info !== undefined) return
+    this.info = info
+    this.error =
+      failure ??
+      (info.code !== CloseCode.abnormal && this.cleanCloseCodes.includes(info.code)
+        ? undefined
+        : new ConnectionClosed({ info, cause }))
+    const waiters = this.endWaiters
+    this.endWaiters = undefined
+    if (waiters !== undefined) for (const resume of waiters) resume(Effect.void)
+    this.wake()
+    this.wakeSenders()
+  }
+
+  /** Nothing of the transport is left. */
+  protected transportGone(): void {
+    if (this.isGone) return
+    this.isGone = true
+    const waiters = this.goneWaiters
+    this.goneWaiters = undefined
+    if (waiters !== undefined) for (const resume of waiters) resume(Effect.void)
+  }
+
+  private wake(): void {
+    const resume = this.waiting
+    if (resume !== undefined) {
+      this.waiting = undefined
+      resume(Effect.void)
+    }
+  }
+
+  /** Waits until there is a message or the end. Nothing is taken, so interruption loses nothing. */
+  private get awaitInput(): Effect.Effect<void> {
+    this.awaitInputEffect ??= Effect.async<void>((resume) => {
+      this.waiting = resume
+      return Effect.sync(() => {
+        this.waiting = undefined
+      })
+    })
+    return this.awaitInputEffect
+  }
+  private awaitInputEffect: Effect.Effect<void> | undefined
+
+  /** All that can be had at once. */
+  private takeAll(): Chunk.Chunk<Message> {
+    this.decodeMore()
+    const { head, queue } = this
+    if (head === queue.length) return noChunk
+    this.queue = nothing
+    this.head = 0
+    this.queuedBytes = 0
+    this.resumeReading()
+    return Chunk.unsafeFromArray(head === 0 ? queue : queue.slice(head))
+  }
+
+  /** One message, if there is one. */
+  private takeOne(): Message | undefined {
+    if (this.head === this.queue.length) {
+      this.decodeMore()
+      if (this.head === this.queue.length) return undefined
+    }
+    const message = this.queue[this.head]!
+    this.queue[this.head++] = ""
+    if (this.head === this.queue.length) {
+      this.queue = nothing
+      this.head = 0
+      this.queuedBytes = 0
+      this.resumeReading()
+    }
+    return message
+  }
+
+  private claim(): void {
+    if (this.claimed) {
+      throw new Error(
+        "the messages of a connection have one consumer at a time: a second one began to take them " +
+          "(share one stream with Stream.broadcast, or use a PubSub)"
+      )
+    }
+    this.claimed = true
+  }
+
+  private get unclaim(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      this.claimed = false
+    })
+  }
+
+  get messages(): Stream.Stream<Message, ConnectionError> {
+    type Loop = Channel.Channel<Chunk.Chunk<Message>, unknown, ConnectionError, unknown, void, unknown>
+    const loop: Loop = Channel.suspend((): Loop => {
+      const chunk = this.takeAll()
+      if (chunk.length > 0) return Channel.flatMap(Channel.write(chunk), () => loop)
+      if (this.info !== undefined) return this.error === undefined ? Channel.void : Channel.fail(this.error)
+      return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
+    })
+    return Stream.fromChannel(
+      Channel.suspend(() => {
+        this.claim()
+        return Channel.ensuring(loop, this.unclaim)
+      })
+    )
+  }
+
+  get take(): Effect.Effect<Message, ConnectionError> {
+    const attempt: Effect.Effect<Message, ConnectionError> = Effect.suspend(() => {
+      const message = this.takeOne()
+      if (message !== undefined) return Effect.succeed(message)
+      if (this.info !== undefined) return Effect.fail(this.error ?? new ConnectionClosed({ info: this.info }))
+      return Effect.flatMap(this.awaitInput, () => attempt)
+    })
+    return Effect.suspend(() => {
+      this.claim()
+      return Effect.ensuring(attempt, this.unclaim)
+    })
+  }
+
+  get runForEach() {
+    return <E = never, R = never>(f: (message: Message) => Effect.Effect<unknown, E, R> | void) => this.loop(f)
+  }
+
+  private loop<E, R>(
+    f: (message: Message) => Effect.Effect<unknown, E, R> | void
+  ): Effect.Effect<void, E | ConnectionError, R> {
+    return Effect.suspend(() => {
+      this.claim()
+      let running = true
+      const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
+        for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
+          const effect = f(message)
+          if (effect !== undefined) return effect
+        }
+        if (this.info === undefined) return this.awaitInput
+        running = false
+        return this.error === undefined ? Effect.void : Effect.fail(this.error)
+      }
+      return Effect.ensuring(Effect.whileLoop({ while: () => running, body, step: ignore }), this.unclaim)
+    })
+  }
+
+  // ---- outbound ----------------------------------------------------------------------------------------------------------
+
+  /** Something was put out: it leaves when this turn ends, or now if it is much. */
+  protected wrote(): void {
+    if (!this.flushing) {
+      this.flushing = true
+      Flush.soon(this)
+    } else if (this.buffered() >= this.highWaterMark) this.flush()
+  }
+
+  protected flushed(): void {
+    this.flushing = false
+  }
+
+  /** There may be room again, or no hope of it. */
+  protected wakeSenders(): void {
+    const senders = this.senders
+    if (senders === undefined) return
+    this.senders = undefined
+    for (const resume of senders) resume(Effect.void)
+  }
+
+  private get hasRoom(): boolean {
+    return !this.fragmenting && this.buffered() < this.highWaterMark
+  }
+
+  /** Waits for room; who waits longest is woken first. */
+  private get awaitRoom(): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      if (this.info !== undefined || this.hasRoom) return resume(Effect.void)
+      this.senders ??= []
+      this.senders.push(resume)
+      return Effect.sync(() => remove(this.senders, resume))
+    })
+  }
+
+  /** Room after a message was put out: it is on its way, or the connection died before it left. */
+  private get awaitSent(): Effect.Effect<void, ConnectionClosed> {
+    return Effect.flatMap(this.awaitRoom, () => (this.info === undefined ? Effect.void : this.closedError()))
+  }
+
+  /** The failure of whoever sends when nothing can be sent any more. */
+  private closedError(): Effect.Effect<never, ConnectionClosed> {
+    const info = this.info ?? {
+      code: CloseCode.noCode,
+      reason: "the closing handshake has begun",
+      clean: false,
+      initiator: "local",
+      sent: undefined,
+      received: undefined,
+      violation: undefined
+    }
+    return Effect.fail(this.error instanceof ConnectionClosed ? this.error : new ConnectionClosed({ info }))
+  }
+
+  // What users may pass on by name (`Stream.runForEach(messages, socket.send)`) are getters of bound functions; only the one
+  // that is called per message is kept, so that an idle connection holds none.
+  private boundSend: ((message: Message) => Effect.Effect<void, ConnectionClosed>) | undefined
+
+  get send(): (message: Message) => Effect.Effect<void, ConnectionClosed> {
+    this.boundSend ??= (message) => Effect.suspend(() => this.sendNow(message))
+    return this.boundSend
+  }
+
+  private sendNow(message: Message): Effect.Effect<void, ConnectionClosed> {
+    if (!this.isOpen()) return this.closedError()
+    if (!this.hasRoom) return Effect.flatMap(this.awaitRoom, () => this.sendNow(message))
+    this.write(message)
+    this.wrote()
+    return this.buffered() < this.highWaterMark ? Effect.void : this.awaitSent
+  }
+
+  /** Puts out messages from `from` on; an Effect for the rest when there is no room, `undefined` when all are out. */
+  private sendChunk(messages: ReadonlyArray<Message>, from: number): Effect.Effect<void, ConnectionClosed> | undefined {
+    const count = messages.length
+    if (from === count) return undefined
+    if (!this.isOpen()) return this.closedError()
+    let i = from
+    if (!this.fragmenting) {
+      for (let room = this.highWaterMark - this.buffered(); i < count && room > 0; i++) {
+        const message = messages[i]!
+        this.write(message)
+        room -= message.length + 2
+      }
+      if (i > from) this.wrote()
+      if (i === count && this.buffered() < this.highWaterMark) return undefined
+    }
+    if (i === count) return this.awaitSent
+    return Effect.flatMap(this.awaitRoom, () => this.sendChunk(messages, i) ?? Effect.void)
+  }
+
+  get sendAll() {
+    return (messages: Iterable<Message>): Effect.Effect<void, ConnectionClosed> =>
+      Effect.suspend(() => this.sendChunk(Array.isArray(messages) ? messages : [...messages], 0) ?? Effect.void)
+  }
+
+  get trySend() {
+    return (message: Message): Effect.Effect<boolean> => Effect.sync(() => this.trySendNow(message))
+  }
+
+  get unsafeTrySend() {
+    return (message: Message): boolean => this.trySendNow(message)
+  }
+
+  private trySendNow(message: Message): boolean {
+    if (!this.isOpen() || !this.hasRoom) return false
+    this.write(message)
+    this.wrote()
+    return true
+  }
+
+  get bufferedBytes(): Effect.Effect<number> {
+    return Effect.sync(() => this.buffered())
+  }
+
+  get sink(): Sink.Sink<void, Message, never, ConnectionClosed> {
+    type Loop = Channel.Channel<Chunk.Chunk<never>, Chunk.Chunk<Message>, ConnectionClosed, never, void, unknown>
+    const loop: Loop = Channel.readWithCause({
+      onInput: (chunk: Chunk.Chunk<Message>): Loop => {
+        const rest = this.sendChunk(Chunk.toReadonlyArray(chunk), 0)
+        return rest === undefined ? loop : Channel.flatMap(Channel.fromEffect(rest), () => loop)
+      },
+      onFailure: (cause) => Channel.failCause(cause),
+      onDone: () => Channel.void
+    })
+    return Sink.fromChannel(loop)
+  }
+
+  get sendFragments() {
+    return <E, R>(kind: Kind, pieces: Stream.Stream<Message, E, R>) => this.fragments(kind, pieces)
+  }
+
+  private fragments<E, R>(
+    kind: Kind,
+    pieces: Stream.Stream<Message, E, R>
+  ): Effect.Effect<void, E | ConnectionClosed, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(restore(this.takeTurn), () => {
+        let first = true
+        let carry = ""
+        const put = (piece: Message, fin: boolean): Effect.Effect<void, ConnectionClosed> => {
+          if (!this.isOpen()) return this.closedError()
+          this.writeFragment(first ? kind : "continuation", piece, fin)
+          first = false
+          this.wrote()
+          return this.buffered() < this.highWaterMark ? Effect.void : this.awaitDrain
+        }
+        const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
+          if ((kind === "text") !== (typeof piece === "string")) {
+            return Effect.dieMessage(`a ${kind} message is made of ${kind === "text" ? "strings" : "Uint8Arrays"}`)
+          }
+          if (typeof piece !== "string") return put(piece, false)
+          // A surrogate pair that two pieces share is one code point on the wire.
+          const text = carry + piece
+          const cut = text.length > 0 && (text.charCodeAt(text.length - 1) & 0xfc00) === 0xd800
+          carry = cut ? text.slice(-1) : ""
+          return put(cut ? text.slice(0, -1) : text, false)
+        }
+        return restore(Stream.runForEach(pieces, each)).pipe(
+          Effect.zipRight(Effect.suspend(() => put(kind === "text" ? carry : new Uint8Array(0), true))),
+          Effect.onExit((exit) =>
+            Effect.sync(() => {
+              this.fragmenting = false
+              // The peer has half a message: it must not take it for a whole one.
+              if (exit._tag === "Failure" && !first) this.startClose(CloseCode.internalError, "")
+              this.wakeSenders()
+            })
+          )
+        )
+      })
+    )
+  }
+
+  private get takeTurn(): Effect.Effect<void, ConnectionClosed> {
+    return Effect.suspend(() => {
+      if (!this.isOpen()) return this.closedError()
+      if (!this.hasRoom) return Effect.flatMap(this.awaitRoom, () => this.takeTurn)
+      this.fragmenting = true
+      return Effect.void
+    })
+  }
+
+  /** Like `awaitRoom` for whoever holds the turn. */
+  private get awaitDrain(): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      if (this.info !== undefined || this.buffered() < this.highWaterMark) return resume(Effect.void)
+      this.senders ??= []
+      this.senders.unshift(resume)
+      return Effect.sync(() => remove(this.senders, resume))
+    })
+  }
+
+  // ---- the end -----------------------------------------------------------------------------------------------------------
+
+  get closed(): Effect.Effect<CloseInfo> {
+    return Effect.async<CloseInfo>((resume) => {
+      if (this.info !== undefined) return resume(Effect.succeed(this.info))
+      const waiter: Resume = () => resume(Effect.succeed(this.info!))
+      this.endWaiters ??= []
+      this.endWaiters.push(waiter)
+      return Effect.sync(() => remove(this.endWaiters, waiter))
+    })
+  }
+
+  private get awaitGone(): Effect.Effect<void> {
+    return Effect.async<void>((resume) => {
+      if (this.isGone) return resume(Effect.void)
+      this.goneWaiters ??= []
+      this.goneWaiters.push(resume)
+      return Effect.sync(() => remove(this.goneWaiters, resume))
+    })
+  }
+
+  private startClose(code: number | undefined, reason: string): void {
+    this.beginClose(code, reason)
+    this.flush()
+  }
+
+  get close() {
+    return (code: number = CloseCode.normal, reason = "") => this.closeWith(code, reason)
+  }
+
+  private closeWith(code: number, reason: string): Effect.Effect<CloseInfo> {
+    return Effect.suspend(() => {
+      if (!CloseCode.isSendable(code)) {
+        return Effect.dieMessage(`${code} is no close code that may be sent (1000-1003, 1007-1014, 3000-4999)`)
+      }
+      if (portable.textByteLength(reason) > CloseCode.maxReasonBytes) {
+        return Effect.dieMessage(`a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`)
+      }
+      this.startClose(code, reason)
+      return Effect.zipLeft(this.closed, this.awaitGone)
+    })
+  }
+
+  get abort(): Effect.Effect<void> {
+    return Effect.sync(() => this.cut())
+  }
+
+  /** Leaves politely: the close code that `exit` stands for; nothing more is delivered; waits until all is gone. */
+  leave(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.isGone) return Effect.void
+      this.startClose(exitCloseCode(exit), "")
+      this.discards = true
+      this.takeAll()
+      return this.awaitGone
+    })
+  }
+}
+
+const remove = (waiters: Array<Resume> | undefined, waiter: Resume): void => {
+  const at = waiters?.indexOf(waiter) ?? -1
+  if (at >= 0) waiters!.splice(at, 1)
+}
+
+const ignore = () => {}
+

@@ -1,0 +1,386 @@
+/**
+ * The meeting of engine and I/O: a connection that speaks RFC 6455 over a Transport. It performs the engine's actions from
+ * first to last, holds reading back while the consumer is behind, and keeps the heartbeat and the close timer.
+ */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Schedule from "effect/Schedule"
+import type { Slab } from "../engine/byteWriter.js"
+import * as CloseCode from "../engine/CloseCode.js"
+import type { Limits } from "../engine/Limits.js"
+import * as Opcode from "../engine/Opcode.js"
+import { type Action, type CloseInfo, Protocol, type Role } from "../engine/Protocol.js"
+import type { Kind, Message } from "../Message.js"
+import type { Listener, Transport } from "../Transport.js"
+import { ConnectionClosed, HeartbeatTimeout, ProtocolError, type TransportError } from "../WebSocketError.js"
+import { BaseConnection } from "./BaseConnection.js"
+import * as Timers from "./timers.js"
+
+/** Options with all defaults applied; shared by all connections of a route. */
+export interface Settings {
+  readonly role: Role
+  readonly limits: Limits
+  readonly highWaterMark: number
+  readonly cleanCloseCodes: ReadonlyArray<number>
+  readonly closeTimeoutMillis: number
+  readonly heartbeat: HeartbeatSettings | undefined
+  readonly slab: Slab | undefined
+  readonly randomKey: (() => number) | undefined
+}
+
+/** Milliseconds; with a schedule its delays take the place of `intervalMillis`. */
+export interface HeartbeatSettings {
+  readonly intervalMillis: number
+  readonly timeoutMillis: number
+  readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
+}
+
+interface PendingPing {
+  readonly payload: Uint8Array
+  readonly sentAt: bigint
+  readonly resume: (effect: Effect.Effect<Duration.Duration, ConnectionClosed>) => void
+}
+
+const noBytes = new Uint8Array(0)
+
+/** See the module. */
+export class FramedConnection extends BaseConnection implements Listener {
+  readonly protocol: Protocol
+  /** Input that came although reading was paused. */
+  private held: Array<Uint8Array> | undefined
+  private readingPaused = false
+  /** Whether a byte came, or we ourselves held reading back, since the last ping of the heartbeat. */
+  private alive = true
+  private awaitingPong = false
+  private heartbeatTimer: Timers.Timer | undefined
+  private closeTimer: Timers.Timer | undefined
+  private pings: Array<PendingPing> | undefined
+  private pingCount = 0
+  private transportClosed = false
+
+  constructor(
+    private readonly transport: Transport,
+    private readonly settings: Settings,
+    readonly subprotocol: string | undefined,
+    private readonly clock: Clock.Clock
+  ) {
+    super(settings.highWaterMark, settings.cleanCloseCodes)
+    this.protocol = new Protocol(settings)
+  }
+
+  get role(): Role {
+    return this.settings.role
+  }
+
+  /** Begins to read; called once. */
+  start(): void {
+    this.transport.open(this)
+    const { heartbeat } = this.settings
+    if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed) {
+      this.heartbeatTimer = new Timers.Timer(() => this.beat(heartbeat))
+      Timers.of(this.clock).set(this.heartbeatTimer, heartbeat.intervalMillis)
+    }
+  }
+
+  // ---- from the transport --------------------------------------------------------------------------------------------------
+
+  onData(chunk: Uint8Array): void {
+    this.alive = true
+    if (this.info !== undefined) return
+    if (this.protocol.paused || this.held !== undefined) {
+      this.held ??= []
+      this.held.push(chunk)
+      return
+    }
+    if (this.transport.bufferedBytes() === 0) this.protocol.drained()
+    this.receive(chunk)
+    if (this.protocol.output.size > 0) this.wrote()
+    if (this.isBehind) this.pauseReading()
+  }
+
+  onDrain(): void {
+    this.protocol.drained()
+    this.wakeSenders()
+  }
+
+  onEnd(): void {
+    this.perform(this.protocol.transportEnded())
+    this.flush()
+  }
+
+  onClose(error: TransportError | undefined): void {
+    this.transportClosed = true
+    this.perform(this.protocol.transportClosed(), error)
+    this.stopTimers()
+    this.held = undefined
+    this.transportGone()
+  }
+
+  /** While the consumer waits everything goes to it; else up to the budget is decoded ahead. */
+  private receive(chunk: Uint8Array): void {
+    if (this.consumerWaits) return this.perform(this.protocol.receive(chunk))
+    const { maxQueuedBytes, maxQueuedMessages } = this.protocol.limits
+    this.perform(
+      this.protocol.receive(chunk, maxQueuedMessages - this.queuedMessages, maxQueuedBytes - this.queuedBytes)
+    )
+  }
+
+  private get isBehind(): boolean {
+    if (this.protocol.paused) return true
+    if (this.consumerWaits || this.queuedMessages === 0) return false
+    const { maxQueuedBytes, maxQueuedMessages } = this.protocol.limits
+    return this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes
+  }
+
+  private pauseReading(): void {
+    if (this.readingPaused || this.transportClosed) return
+    this.readingPaused = true
+    this.transport.pause()
+  }
+
+  // ---- from the consumer -----------------------------------------------------------------------------------------------------
+
+  protected decodeMore(): void {
+    while (this.protocol.paused || this.held !== undefined) {
+      if (this.protocol.paused) this.perform(this.protocol.resume())
+      else {
+        const chunk = this.held!.shift()!
+        if (this.held!.length === 0) this.held = undefined
+        if (this.info === undefined) this.perform(this.protocol.receive(chunk))
+      }
+    }
+    if (this.protocol.output.size > 0) this.wrote()
+  }
+
+  protected resumeReading(): void {
+    if (!this.readingPaused || this.transportClosed) return
+    this.readingPaused = false
+    // What the peer could not send meanwhile is no sign of its death.
+    this.alive = true
+    this.transport.resume()
+  }
+
+  // ---- the engine's actions ----------------------------------------------------------------------------------------------------
+
+  private perform(actions: ReadonlyArray<Action>, cause?: TransportError): void {
+    for (let i = 0; i < actions.length; i++) {
+      const action = actions[i]!
+      switch (action._tag) {
+        case "Deliver": {
+          if (!this.consumerWaits) {
+            for (const message of action.messages) this.queuedBytes += message.length
+          }
+          this.deliver(action.messages)
+          break
+        }
+        case "PingReceived":
+          break
+        case "PongReceived":
+          this.pongReceived(action.payload)
+          break
+        case "StartCloseTimer":
+          this.startCloseTimer()
+          break
+        case "Closed":
+          this.conversationOver(action.info, cause)
+          break
+        case "EndTransport":
+          this.flush()
+          if (!this.transportClosed) {
+            this.resumeReading()
+            this.transport.end()
+          }
+          break
+        case "AbortTransport":
+          this.cut()
+          break
+      }
+    }
+  }
+
+  private conversationOver(info: CloseInfo, cause: TransportError | undefined): void {
+    const { violation } = info
+    this.finish(info, violation === undefined ? undefined : ProtocolError.fromViolation(violation), cause)
+    const { pings } = this
+    this.pings = undefined
+    if (pings !== undefined) for (const ping of pings) ping.resume(this.closedFailure(info, cause))
+    if (this.heartbeatTimer !== undefined) Timers.of(this.clock).cancel(this.heartbeatTimer)
+  }
+
+  private closedFailure(info: CloseInfo, cause?: TransportError): Effect.Effect<never, ConnectionClosed> {
+    return Effect.fail(new ConnectionClosed({ info, cause }))
+  }
+
+  // ---- outbound ------------------------------------------------------------------------------------------------------------------
+
+  protected isOpen(): boolean {
+    return this.protocol.state._tag === "Open" && !this.transportClosed
+  }
+
+  protected write(message: Message): void {
+    this.protocol.send(message)
+  }
+
+  protected writeFragment(kind: Kind | "continuation", payload: Message, fin: boolean): void {
+    this.protocol.sendFragment(kind, payload, fin)
+  }
+
+  protected buffered(): number {
+    return this.protocol.output.size + this.transport.bufferedBytes()
+  }
+
+  /** Puts out bytes that are whole frames already. */
+  writeEncoded(frames: Uint8Array, copy: boolean): boolean {
+    if (!this.isOpen() || !this.protocol.sendEncoded(frames, copy)) return false
+    this.wrote()
+    return true
+  }
+
+  /** Bytes that were put out and have not left. */
+  unsafeBufferedBytes(): number {
+    return this.buffered()
+  }
+
+  flush(): void {
+    this.flushed()
+    const { output } = this.protocol
+    if (output.size === 0 || this.transportClosed) return
+    if (this.transport.write(output.take())) output.release()
+    if (this.transport.bufferedBytes() > 0) this.protocol.blocked()
+    else {
+      this.protocol.drained()
+      this.wakeSenders()
+    }
+  }
+
+  // ---- ping, heartbeat, the end -----------------------------------------------------------------------------------------------------
+
+  get ping() {
+    return (payload?: Uint8Array) => this.pingOnce(payload)
+  }
+
+  private pingOnce(payload: Uint8Array | undefined): Effect.Effect<Duration.Duration, ConnectionClosed> {
+    return Effect.async((resume) => {
+      if (payload !== undefined && payload.length > Opcode.maxControlPayloadBytes) {
+        return resume(Effect.dieMessage("a ping carries at most 125 bytes"))
+      }
+      if (!this.isOpen()) {
+        return resume(
+          this.info === undefined ? Effect.flatMap(this.closed, (info) => this.closedFailure(info)) : this.closedFailure(this.info)
+        )
+      }
+      const ping: PendingPing = {
+        payload: payload === undefined ? this.nextPingPayload() : payload.slice(),
+        sentAt: this.clock.unsafeCurrentTimeNanos(),
+        resume
+      }
+      this.pings ??= []
+      this.pings.push(ping)
+      this.protocol.ping(ping.payload)
+      this.wrote()
+      return Effect.sync(() => {
+        const at = this.pings?.indexOf(ping) ?? -1
+        if (at >= 0) this.pings!.splice(at, 1)
+      })
+    })
+  }
+
+  private nextPingPayload(): Uint8Array {
+    const payload = new Uint8Array(4)
+    new DataView(payload.buffer).setUint32(0, ++this.pingCount)
+    return payload
+  }
+
+  /** RFC 6455 §5.5.3: a pong may answer only the latest of several pings, so it answers those before it too. */
+  private pongReceived(payload: Uint8Array): void {
+    const { pings } = this
+    if (pings === undefined) return
+    const at = pings.findIndex((ping) => sameBytes(ping.payload, payload))
+    if (at < 0) return
+    const now = this.clock.unsafeCurrentTimeNanos()
+    for (const ping of pings.splice(0, at + 1)) ping.resume(Effect.succeed(Duration.nanos(now - ping.sentAt)))
+    if (pings.length === 0) this.pings = undefined
+  }
+
+  private beat({ intervalMillis, timeoutMillis }: HeartbeatSettings): void {
+    const timer = this.heartbeatTimer!
+    const timers = Timers.of(this.clock)
+    if (this.awaitingPong) {
+      this.awaitingPong = false
+      if (!this.alive) return this.peerIsDead(timeoutMillis)
+      if (intervalMillis > timeoutMillis) return timers.set(timer, intervalMillis - timeoutMillis)
+    }
+    this.sendHeartbeat()
+    this.awaitingPong = true
+    timers.set(timer, timeoutMillis)
+  }
+
+  private sendHeartbeat(): void {
+    // While we ourselves do not read, no pong can come in.
+    this.alive = this.readingPaused
+    this.protocol.ping(noBytes)
+    this.wrote()
+  }
+
+  private peerIsDead(timeoutMillis: number): void {
+    if (this.info !== undefined) return
+    this.finish(
+      {
+        code: CloseCode.abnormal,
+        reason: "",
+        clean: false,
+        initiator: "local",
+        sent: undefined,
+        received: undefined,
+        violation: undefined
+      },
+      new HeartbeatTimeout({ timeout: Duration.millis(timeoutMillis) })
+    )
+    this.cut()
+  }
+
+  /** The heartbeat by a schedule: a ping at each of its steps, until it is done. */
+  scheduledHeartbeat(heartbeat: HeartbeatSettings, schedule: Schedule.Schedule<unknown, unknown>): Effect.Effect<void> {
+    const beat = Effect.suspend(() => {
+      if (this.info !== undefined) return Effect.interrupt
+      this.sendHeartbeat()
+      return Effect.delay(
+        Effect.sync(() => {
+          if (!this.alive) this.peerIsDead(heartbeat.timeoutMillis)
+        }),
+        Duration.millis(heartbeat.timeoutMillis)
+      )
+    })
+    return Effect.asVoid(Effect.schedule(beat, schedule))
+  }
+
+  heartbeatFiber: Fiber.RuntimeFiber<void> | undefined
+
+  private startCloseTimer(): void {
+    if (this.closeTimer !== undefined || this.transportClosed) return
+    this.closeTimer = new Timers.Timer(() => this.perform(this.protocol.closeTimerFired()))
+    Timers.of(this.clock).set(this.closeTimer, this.settings.closeTimeoutMillis)
+  }
+
+  private stopTimers(): void {
+    const timers = Timers.of(this.clock)
+    if (this.closeTimer !== undefined) timers.cancel(this.closeTimer)
+    if (this.heartbeatTimer !== undefined) timers.cancel(this.heartbeatTimer)
+    this.heartbeatFiber?.unsafeInterruptAsFork(this.heartbeatFiber.id())
+  }
+
+  protected beginClose(code: number | undefined, reason: string): void {
+    this.perform(this.protocol.close(code, reason))
+  }
+
+  protected cut(): void {
+    if (this.transportClosed) return
+    this.perform(this.protocol.transportClosed())
+    this.stopTimers()
+    this.transport.abort()
+  }
+}
+
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])

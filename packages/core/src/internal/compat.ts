@@ -1,0 +1,21 @@
+/**
+ * Every Effect primitive whose name or shape differs between Effect 3 and Effect 4 and which more than one module uses,
+ * so that an edition for Effect 4 changes this file first.
+ */
+import * as Cause from "effect/Cause"
+import type * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import * as Scheduler from "effect/Scheduler"
+import * as CloseCode from "../engine/CloseCode.js"
+
+/** The close code that a handler's or scope's exit stands for: 1000, interrupted 1001, failed 1011. */
+export const exitCloseCode = (exit: Exit.Exit<unknown, unknown>): number =>
+  exit._tag === "Success"
+    ? CloseCode.normal
+    : Cause.isInterruptedOnly(exit.cause)
+      ? CloseCode.goingAway
+      : CloseCode.internalError
+
+/** Where fibers read their scheduler from, and what is there when nobody chose one. */
+export const currentScheduler = Scheduler.defaultScheduler
+export const schedulerRef: FiberRef.FiberRef<Scheduler.Scheduler> = FiberRef.currentScheduler
