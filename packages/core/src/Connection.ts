@@ -22,7 +22,7 @@ import { FramedConnection, type Settings } from "./internal/FramedConnection.js"
 import { nextMaskKey } from "./internal/maskKeys.js"
 import type { Kind, Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
-import type { CloseInfo, ConnectionClosed, ConnectionError } from "./WebSocketError.js"
+import { type CloseInfo, ConnectionClosed, type ConnectionError, HeartbeatTimeout, ProtocolError } from "./WebSocketError.js"
 
 export type {
   /**
@@ -288,3 +288,38 @@ export const leave = (
   self: Connection,
   exit: Parameters<BaseConnection["leave"]>[0]
 ): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit) : Effect.void)
+
+/**
+ * How the messages of a connection fail, or sending does.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Failure = ConnectionError
+
+/**
+ * Whether an error says that a connection ended, whatever the reason.
+ *
+ * @since 0.1.0
+ * @category refinements
+ */
+export const isFailure = (error: unknown): error is Failure =>
+  error instanceof ConnectionClosed || error instanceof ProtocolError || error instanceof HeartbeatTimeout
+
+/**
+ * Whom a connection tells when nothing of its transport is left.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
+  if (self instanceof BaseConnection) self.owner = owner
+}
+
+/**
+ * Whether messages wait for the consumer.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const hasMessages = (self: Connection): boolean => self instanceof BaseConnection && self.queuedMessages > 0

@@ -118,6 +118,7 @@ class End implements TestTransport {
   private ended = false
   private endDelivered = false
   private closed = false
+  private error: TransportError | undefined
   private scheduled = false
   private readonly delayMillis: number
   private readonly timer: Timers.Timer
@@ -132,7 +133,8 @@ class End implements TestTransport {
 
   readonly open = (listener: Listener): void => {
     this.listener = listener
-    this.peer.schedule()
+    if (this.closed) queueMicrotask(() => listener.onClose(this.error))
+    else this.peer.schedule()
   }
 
   readonly write = (chunks: ReadonlyArray<Uint8Array>): boolean => {
@@ -262,9 +264,11 @@ class End implements TestTransport {
   private close(error: TransportError | undefined): void {
     if (this.closed) return
     this.closed = true
+    this.error = error
     this.outgoing.length = 0
     this.buffered = 0
     Timers.of(this.clock).cancel(this.timer)
-    queueMicrotask(() => this.listener?.onClose(error))
+    const { listener } = this
+    if (listener !== undefined) queueMicrotask(() => listener.onClose(error))
   }
 }

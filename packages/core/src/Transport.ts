@@ -161,7 +161,8 @@ class EffectTransport<R> implements Transport {
   get dispose(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.close(undefined)
-      return Fiber.interruptAll([...this.fibers])
+      const aborting = this.aborting === undefined ? Effect.void : Fiber.await(this.aborting)
+      return Effect.zipRight(Fiber.interruptAll([...this.fibers].filter((fiber) => fiber !== this.aborting)), aborting)
     })
   }
 
@@ -202,7 +203,8 @@ class EffectTransport<R> implements Transport {
   private aborting: Fiber.RuntimeFiber<unknown, unknown> | undefined
 
   private run(effect: Effect.Effect<unknown, unknown, R>, done: (exit: Exit.Exit<unknown, unknown>) => void): void {
-    const fiber = Runtime.runFork(this.runtime)(effect)
+    // Not before this turn ends: nothing may call the listener from inside a call to the transport.
+    const fiber = Runtime.runFork(this.runtime)(effect, { immediate: false })
     if (this.closed) this.aborting = fiber
     this.fibers.add(fiber)
     fiber.addObserver((exit) => {

@@ -3,8 +3,12 @@
  *
  * @since 0.1.0
  */
+export * as Broadcast from "./Broadcast.js"
 export * as Connection from "./Connection.js"
 export * as Message from "./Message.js"
 export * as TestTransport from "./TestTransport.js"
 export * as Transport from "./Transport.js"
+export * as WebSocketClient from "./WebSocketClient.js"
 export * as WebSocketError from "./WebSocketError.js"
+export * as Upgrade from "./Upgrade.js"
+export * as WebSocketRoute from "./WebSocketRoute.js"

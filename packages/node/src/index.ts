@@ -1,1 +1,8 @@
-export {}
+/**
+ * WebSocket routes and clients for Effect on Node.js.
+ *
+ * @since 0.1.0
+ */
+export * as NodeTransport from "./NodeTransport.js"
+export * as NodeWebSocketServer from "./NodeWebSocketServer.js"
+export * as NodeWebSocketClient from "./NodeWebSocketClient.js"

@@ -6,8 +6,8 @@
  * decoder, which writes over it; messages belong to the receiver.
  */
 import type { Limits } from "./Limits.js"
-import { applyMask, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
 import { MessageAssembler } from "./MessageAssembler.js"
+import { applyMask, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
 import { type Natives, view } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { type Rule, type Violation, violation } from "./Rule.js"
@@ -113,7 +113,14 @@ export class FrameDecoder {
       if (!this.inPayload && !this.readHeader(out)) break
       const at = this.position
       const length = this.remaining
-      if (at + length > end || this.opcode === Opcode.continuation || !this.fin || this.opcode >= 8 || this.reserved !== 0 || this.inPayload) {
+      if (
+        at + length > end ||
+        this.opcode === Opcode.continuation ||
+        !this.fin ||
+        this.opcode >= 8 ||
+        this.reserved !== 0 ||
+        this.inPayload
+      ) {
         const completed = this.readPayload(out)
         if (completed >= 0) {
           messages++
@@ -213,7 +220,7 @@ export class FrameDecoder {
     }
     if (available < 2) return 0
     const second = bytes[at + 1]!
-    if ((second & Opcode.maskBit) !== 0 !== this.masked) {
+    if (((second & Opcode.maskBit) !== 0) !== this.masked) {
       return this.failHeader(out, this.masked ? "MaskRequired" : "MaskForbidden")
     }
     let length = second & 0x7f

@@ -68,7 +68,12 @@ const writeTextFrame = (out: ByteWriter, firstByte: number, text: string, maskKe
   out.advance(header + length)
 }
 
-const writeBytesFrame = (out: ByteWriter, firstByte: number, payload: Uint8Array, maskKey: number | undefined): void => {
+const writeBytesFrame = (
+  out: ByteWriter,
+  firstByte: number,
+  payload: Uint8Array,
+  maskKey: number | undefined
+): void => {
   const length = payload.length
   const masked = maskKey !== undefined
   const header = headerBytes(length, masked)

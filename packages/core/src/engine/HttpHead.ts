@@ -394,12 +394,12 @@ const version = (protocol: string): "1.0" | "1.1" | undefined =>
   protocol === "HTTP/1.1" ? "1.1" : protocol === "HTTP/1.0" ? "1.0" : undefined
 
 /**
- * Bytes as Latin-1. Not by TextDecoder, which takes "latin1" for windows-1252. Up to some 30 bytes adding up is faster than a call
- * with as many arguments, whose number is limited too (Node 20: 10 bytes 40 against 190 ns, 100 bytes 640 against 480).
+ * Bytes as Latin-1. Not by TextDecoder, which takes "latin1" for windows-1252. Adding up is faster than one call up to some 16 bytes
+ * (Node 20: 5 bytes 48 against 98 ns, 20 bytes 267 against 203); pieces, because the number of arguments is limited.
  */
 const text = (bytes: Uint8Array, from: number, to: number): string => {
   let result = ""
-  for (; to - from > 32; from += Math.min(4096, to - from)) {
+  for (; to - from > 16; from += Math.min(4096, to - from)) {
     const piece = bytes.subarray(from, Math.min(from + 4096, to)) as ArrayLike<number>
     result += String.fromCharCode.apply(null, piece as Array<number>)
   }

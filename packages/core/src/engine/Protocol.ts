@@ -5,12 +5,12 @@
  * sent, also what the RFC makes mandatory (pongs, the close echo), is appended to `output`, which the I/O layer writes
  * after every call. Time is not here: the I/O layer says when the close timer fired.
  */
-import { ByteWriter, maxReserveBytes, portableSlab, type Slab } from "./byteWriter.js"
+import { ByteWriter, portableSlab, type Slab } from "./byteWriter.js"
 import * as CloseCode from "./CloseCode.js"
 import { type ControlFrame, FrameDecoder, type Item } from "./FrameDecoder.js"
 import { writeFrame } from "./FrameEncoder.js"
 import * as Limits from "./Limits.js"
-import { portable } from "./Natives.js"
+import { type Natives, portable } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { describe, type Rule, type Violation, violation } from "./Rule.js"
 
@@ -47,7 +47,12 @@ export type Action =
   | { readonly _tag: "Deliver"; readonly messages: Array<Message> }
   | { readonly _tag: "PingReceived"; readonly payload: Uint8Array }
   | { readonly _tag: "PongReceived"; readonly payload: Uint8Array }
-  /** Call `closeTimerFired` after the close timeout, unless the transport is gone by then. */
+  /**
+   * A close frame came or a rule was broken, so no message follows: call `proceed` when those delivered before are dealt with.
+   * Only with `deferEnd`.
+   */
+  | { readonly _tag: "EndPending" }
+  /** Call `closeTimerFired` after the close timeout, counted from here, unless the transport is gone by then. */
   | { readonly _tag: "StartCloseTimer" }
   /** The conversation is over: no message follows, sending fails. */
   | { readonly _tag: "Closed"; readonly info: CloseInfo }
@@ -61,6 +66,8 @@ export type State =
   | { readonly _tag: "Open" }
   /** We began the closing handshake and wait for the peer's close frame; its messages still arrive. */
   | { readonly _tag: "Closing"; readonly sent: CloseFrame }
+  /** The peer's close frame or violation waits for `proceed`; until then messages may be sent (§5.5.1). Only with `deferEnd`. */
+  | { readonly _tag: "Ending"; readonly pending: CloseFrame | Violation }
   | { readonly _tag: "Closed"; readonly info: CloseInfo }
 
 /** Options of {@link Protocol}. */
@@ -72,6 +79,11 @@ export interface Options {
   readonly randomKey?: (() => number) | undefined
   /** Where frames are written; default: one slab per thread in plain JavaScript. */
   readonly slab?: Slab | undefined
+  /**
+   * Whether the answer to a close frame, or to a broken rule, waits for `proceed`, so that messages which came right before
+   * it can still be answered (§5.5.1: "as soon as practical"). Default: false, it is written at once.
+   */
+  readonly deferEnd?: boolean | undefined
   /** Reserved bits that the negotiated extensions use. */
   readonly reservedBits?: number | undefined
 }
@@ -91,6 +103,7 @@ export class Protocol {
   private pendingPongs = 0
   private transportBlocked = false
   private readonly randomKey: (() => number) | undefined
+  private readonly deferEnd: boolean
   private readonly decoder: FrameDecoder
 
   constructor(options: Options) {
@@ -100,6 +113,7 @@ export class Protocol {
     this.output = new ByteWriter(slab)
     if (options.role === "client" && options.randomKey === undefined) throw new TypeError("a client needs randomKey")
     this.randomKey = options.role === "client" ? options.randomKey : undefined
+    this.deferEnd = options.deferEnd === true
     this.decoder = new FrameDecoder({
       masked: options.role === "server",
       limits: this.limits,
@@ -143,9 +157,9 @@ export class Protocol {
     this.transportBlocked = true
   }
 
-  /** Sends a message in one frame; `false` when the connection is not open. */
+  /** Sends a message in one frame; `false` when no message may be sent any more. */
   send(message: Message): boolean {
-    if (this.state._tag !== "Open") return false
+    if (!this.maySend()) return false
     const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
     writeFrame(this.output, Opcode.finBit | opcode, message, this.nextKey())
     return true
@@ -156,23 +170,19 @@ export class Protocol {
    * caller keeps other data frames out of the way until `fin`; control frames may pass between.
    */
   sendFragment(kind: "text" | "binary" | "continuation", payload: Message, fin: boolean): boolean {
-    if (this.state._tag !== "Open") return false
+    if (!this.maySend()) return false
     const opcode = kind === "text" ? Opcode.text : kind === "binary" ? Opcode.binary : Opcode.continuation
     writeFrame(this.output, (fin ? Opcode.finBit : 0) | opcode, payload, this.nextKey())
     return true
   }
 
   /**
-   * Sends bytes that are whole unmasked frames already (a broadcast); only for the role `"server"`. With `copy` small ones
-   * join the output's own piece; without it, and above 32 KiB, they are a piece as they are. They must not change until written.
+   * Sends bytes that are whole unmasked frames already (a broadcast) as they are; only for the role `"server"`. They must not
+   * change until they are written.
    */
-  sendEncoded(frames: Uint8Array, copy: boolean): boolean {
-    if (this.state._tag !== "Open") return false
-    if (copy && frames.length <= maxReserveBytes) {
-      const at = this.output.reserve(frames.length)
-      this.output.natives.copy(frames, 0, frames.length, this.output.target, at)
-      this.output.advance(frames.length)
-    } else this.output.push(frames)
+  sendEncoded(frames: Uint8Array): boolean {
+    if (!this.maySend()) return false
+    this.output.push(frames)
     return true
   }
 
@@ -189,14 +199,25 @@ export class Protocol {
   /**
    * Begins the closing handshake (§7.1.2); messages of the peer are delivered until its close frame comes. Without a code
    * the frame is empty. `code` must be sendable and the reason at most 123 bytes (the I/O layer checks). Nothing happens when
-   * the closing handshake is under way or over.
+   * we began the closing handshake already or it is over; if the peer ended the conversation, this is `proceed`.
    */
   close(code?: number, reason = ""): ReadonlyArray<Action> {
+    if (this.state._tag === "Ending") return this.proceed()
     if (this.state._tag !== "Open") return noActions
     const sent: CloseFrame = { code, reason }
     this.writeClose(sent)
     this.state = { _tag: "Closing", sent }
     return [{ _tag: "StartCloseTimer" }]
+  }
+
+  /** Goes on with what `EndPending` told of: writes our close frame. Nothing happens in other states. */
+  proceed(): ReadonlyArray<Action> {
+    if (this.state._tag !== "Ending") return noActions
+    const { pending } = this.state
+    const actions: Array<Action> = []
+    if ("rule" in pending) this.failWith(pending, actions)
+    else this.completeClose(pending, undefined, actions)
+    return actions
   }
 
   /** Fails the connection (§7.1.7): a close frame that names the rule, then the end of the transport. */
@@ -209,6 +230,8 @@ export class Protocol {
   /** The peer ended its side of the transport; what `paused` held back is dropped, so `resume` first. */
   transportEnded(): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return [{ _tag: "EndTransport" }]
+    // The peer may still read: what it is owed goes out before our FIN.
+    if (this.state._tag === "Ending") return [...this.proceed(), { _tag: "EndTransport" }]
     const began = this.state._tag === "Closing"
     const actions: Array<Action> = [...this.lose(), { _tag: "EndTransport" }]
     if (!began) actions.push({ _tag: "StartCloseTimer" })
@@ -220,22 +243,25 @@ export class Protocol {
     return this.lose()
   }
 
-  /** The close timeout passed since `StartCloseTimer`. */
+  /** The close timeout passed since the last `StartCloseTimer`. */
   closeTimerFired(): ReadonlyArray<Action> {
+    if (this.state._tag === "Ending") return this.proceed()
     return [...this.lose(), { _tag: "AbortTransport" }]
   }
 
   private lose(): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return noActions
     const sent = this.state._tag === "Closing" ? this.state.sent : undefined
+    const pending = this.state._tag === "Ending" ? this.state.pending : undefined
+    if (pending !== undefined && "rule" in pending) return [this.finish(failure(pending, undefined))]
     return [
       this.finish({
-        code: CloseCode.abnormal,
-        reason: "",
+        code: pending === undefined ? CloseCode.abnormal : (pending.code ?? CloseCode.noCode),
+        reason: pending?.reason ?? "",
         clean: false,
-        initiator: sent === undefined ? "transport" : "local",
+        initiator: sent !== undefined ? "local" : pending !== undefined ? "remote" : "transport",
         sent,
-        received: undefined,
+        received: pending,
         violation: undefined
       })
     ]
@@ -262,7 +288,7 @@ export class Protocol {
         actions.push({ _tag: "Deliver", messages })
         messages = []
       }
-      if (item._tag === "Violation") this.failWith(item, actions)
+      if (item._tag === "Violation") this.ended(item, actions)
       else if (item._tag === "Control") this.control(item, actions)
       else this.failWith(violation("ExtensionFailure", "no extension takes the message"), actions)
     }
@@ -290,25 +316,23 @@ export class Protocol {
         actions.push({ _tag: "PongReceived", payload })
         return
       default:
-        this.closeReceived(payload, actions)
+        this.ended(decodeClose(payload, this.output.natives), actions)
     }
   }
 
-  /** §5.5.1, §7.1.5 and §7.1.6. */
-  private closeReceived(payload: Uint8Array, actions: Array<Action>): void {
-    let received = noCloseFrame
-    if (payload.length === 1) return this.failWith(violation("ClosePayload"), actions)
-    if (payload.length >= 2) {
-      const code = (payload[0]! << 8) | payload[1]!
-      if (!CloseCode.isSendable(code)) return this.failWith(violation("InvalidCloseCode", String(code)), actions)
-      const reason = this.output.natives.decodeText(payload, 2, payload.length)
-      if (reason === undefined) return this.failWith(violation("InvalidCloseReason"), actions)
-      received = { code, reason }
-    }
-    const began = this.state._tag === "Closing" ? this.state.sent : undefined
+  /** The peer's frames ended with a close frame or a violation. */
+  private ended(pending: CloseFrame | Violation, actions: Array<Action>): void {
+    if (this.deferEnd && this.state._tag === "Open") {
+      this.state = { _tag: "Ending", pending }
+      actions.push({ _tag: "EndPending" }, { _tag: "StartCloseTimer" })
+    } else if ("rule" in pending) this.failWith(pending, actions)
+    else this.completeClose(pending, this.state._tag === "Closing" ? this.state.sent : undefined, actions)
+  }
+
+  /** Both close frames are there once ours is written, if `began` says that it was not before. */
+  private completeClose(received: CloseFrame, began: CloseFrame | undefined, actions: Array<Action>): void {
     const sent = began ?? received
     if (began === undefined) this.writeClose(sent)
-    this.decoder.stop()
     actions.push(
       this.finish({
         code: received.code ?? CloseCode.noCode,
@@ -332,19 +356,15 @@ export class Protocol {
     if (began === undefined) this.writeClose(sent)
     this.decoder.stop()
     actions.push(
-      this.finish({
-        code: broken.code,
-        reason: describe(broken),
-        clean: false,
-        initiator: "local",
-        sent,
-        received: undefined,
-        violation: broken
-      }),
+      this.finish(failure(broken, sent)),
       // Going on reading (and dropping) until the peer's FIN keeps a reset from overtaking our close frame.
       { _tag: "EndTransport" }
     )
     if (began === undefined) actions.push({ _tag: "StartCloseTimer" })
+  }
+
+  private maySend(): boolean {
+    return this.state === open || this.state._tag === "Ending"
   }
 
   private finish(info: CloseInfo): Action {
@@ -374,6 +394,26 @@ export class Protocol {
   private nextKey(): number | undefined {
     return this.randomKey === undefined ? undefined : this.randomKey()
   }
+}
+
+const failure = (broken: Violation, sent: CloseFrame | undefined): CloseInfo => ({
+  code: broken.code,
+  reason: describe(broken),
+  clean: false,
+  initiator: "local",
+  sent,
+  received: undefined,
+  violation: broken
+})
+
+/** §5.5.1, §7.1.5 and §7.1.6. */
+const decodeClose = (payload: Uint8Array, natives: Natives): CloseFrame | Violation => {
+  if (payload.length === 0) return noCloseFrame
+  if (payload.length === 1) return violation("ClosePayload")
+  const code = (payload[0]! << 8) | payload[1]!
+  if (!CloseCode.isSendable(code)) return violation("InvalidCloseCode", String(code))
+  const reason = natives.decodeText(payload, 2, payload.length)
+  return reason === undefined ? violation("InvalidCloseReason") : { code, reason }
 }
 
 const isMessage = (item: Item): item is Message => typeof item === "string" || item instanceof Uint8Array

@@ -19,6 +19,13 @@ import * as Flush from "./flush.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
+/** Someone who waits to send, or for what was sent to leave. */
+interface Sender {
+  /** Goes on as far as there is room; what to resume with, or `undefined` while there is more to wait for. */
+  readonly step: () => Effect.Effect<void, ConnectionClosed> | undefined
+  readonly resume: (effect: Effect.Effect<void, ConnectionClosed>) => void
+}
+
 const nothing: Array<Message> = []
 const noChunk = Chunk.empty<Message>()
 
@@ -33,14 +40,17 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   // Outbound.
   private flushing = false
-  private senders: Array<Resume> | undefined
-  private fragmenting = false
+  private senders: Array<Sender> | undefined
+  /** Whether a message is half out, so that no other may be. */
+  protected fragmenting = false
 
   // The end.
   protected info: CloseInfo | undefined
   private error: ConnectionError | undefined
   private endWaiters: Array<Resume> | undefined
   private goneWaiters: Array<Resume> | undefined
+  /** Told when nothing of the transport is left. */
+  owner: { readonly connectionGone: () => void } | undefined
   private isGone = false
   private discards = false
 
@@ -63,18 +73,27 @@ export abstract class BaseConnection implements Flush.Flushable {
   protected abstract decodeMore(): void
   /** The queue has room: go on reading. */
   protected abstract resumeReading(): void
+  /** The consumer dealt with all that it took and asks for more, and there is none. */
+  protected caughtUp(): void {
+    this.resumeReading()
+  }
   protected abstract beginClose(code: number | undefined, reason: string): void
   protected abstract cut(): void
 
   // ---- inbound -----------------------------------------------------------------------------------------------------------
 
-  protected get queuedMessages(): number {
+  get queuedMessages(): number {
     return this.queue.length - this.head
   }
 
-  /** Whether the consumer waits, so that whatever comes goes to it at once. */
+  /** Whether the consumer waits, so that whatever comes goes to it at once, or none will come again. */
   protected get consumerWaits(): boolean {
-    return this.waiting !== undefined
+    return this.waiting !== undefined || this.discards
+  }
+
+  /** Whether nobody has messages that are not dealt with, and none wait. */
+  protected get isCaughtUp(): boolean {
+    return this.queuedMessages === 0 && (this.consumerWaits || !this.claimed)
   }
 
   /** Messages for the consumer; the array becomes the queue if that is empty. */
@@ -114,6 +133,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   protected transportGone(): void {
     if (this.isGone) return
     this.isGone = true
+    this.owner?.connectionGone()
     const waiters = this.goneWaiters
     this.goneWaiters = undefined
     if (waiters !== undefined) for (const resume of waiters) resume(Effect.void)
@@ -130,6 +150,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Waits until there is a message or the end. Nothing is taken, so interruption loses nothing. */
   private get awaitInput(): Effect.Effect<void> {
     this.awaitInputEffect ??= Effect.async<void>((resume) => {
+      // The fiber may have yielded since it looked.
+      if (this.queuedMessages > 0 || this.info !== undefined) return resume(Effect.void)
       this.waiting = resume
       return Effect.sync(() => {
         this.waiting = undefined
@@ -143,7 +165,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   private takeAll(): Chunk.Chunk<Message> {
     this.decodeMore()
     const { head, queue } = this
-    if (head === queue.length) return noChunk
+    if (head === queue.length) {
+      this.caughtUp()
+      return noChunk
+    }
     this.queue = nothing
     this.head = 0
     this.queuedBytes = 0
@@ -155,7 +180,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   private takeOne(): Message | undefined {
     if (this.head === this.queue.length) {
       this.decodeMore()
-      if (this.head === this.queue.length) return undefined
+      if (this.head === this.queue.length) {
+        this.caughtUp()
+        return undefined
+      }
     }
     const message = this.queue[this.head]!
     this.queue[this.head++] = ""
@@ -207,9 +235,10 @@ export abstract class BaseConnection implements Flush.Flushable {
       if (this.info !== undefined) return Effect.fail(this.error ?? new ConnectionClosed({ info: this.info }))
       return Effect.flatMap(this.awaitInput, () => attempt)
     })
-    return Effect.suspend(() => {
+    // Uninterruptible up to `ensuring`: a fiber that is interrupted where it yields must not keep the claim.
+    return Effect.uninterruptibleMask((restore) => {
       this.claim()
-      return Effect.ensuring(attempt, this.unclaim)
+      return Effect.ensuring(restore(attempt), this.unclaim)
     })
   }
 
@@ -220,7 +249,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   private loop<E, R>(
     f: (message: Message) => Effect.Effect<unknown, E, R> | void
   ): Effect.Effect<void, E | ConnectionError, R> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptibleMask((restore) => {
       this.claim()
       let running = true
       const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
@@ -232,7 +261,7 @@ export abstract class BaseConnection implements Flush.Flushable {
         running = false
         return this.error === undefined ? Effect.void : Effect.fail(this.error)
       }
-      return Effect.ensuring(Effect.whileLoop({ while: () => running, body, step: ignore }), this.unclaim)
+      return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
     })
   }
 
@@ -250,31 +279,57 @@ export abstract class BaseConnection implements Flush.Flushable {
     this.flushing = false
   }
 
-  /** There may be room again, or no hope of it. */
+  /** There may be room again, or no hope of it: who waits longest goes on first. */
   protected wakeSenders(): void {
-    const senders = this.senders
+    const { senders } = this
     if (senders === undefined) return
     this.senders = undefined
-    for (const resume of senders) resume(Effect.void)
+    let waiting: Array<Sender> | undefined
+    for (const sender of senders) {
+      const result = sender.step()
+      if (result === undefined) (waiting ??= []).push(sender)
+      else sender.resume(result)
+    }
+    this.senders = waiting
+  }
+
+  private get isBelowMark(): boolean {
+    return this.buffered() < this.highWaterMark
   }
 
   private get hasRoom(): boolean {
-    return !this.fragmenting && this.buffered() < this.highWaterMark
+    return !this.fragmenting && this.isBelowMark
   }
 
-  /** Waits for room; who waits longest is woken first. */
-  private get awaitRoom(): Effect.Effect<void> {
-    return Effect.async<void>((resume) => {
-      if (this.info !== undefined || this.hasRoom) return resume(Effect.void)
-      this.senders ??= []
-      this.senders.push(resume)
-      return Effect.sync(() => remove(this.senders, resume))
+  /** Whether a message may go out now, before nobody who waits. */
+  private get mayPass(): boolean {
+    return this.senders === undefined && this.hasRoom
+  }
+
+  /** Waits until `step`, called when there may be room, gives what to go on with; `queues` behind others who wait. */
+  private awaitStep(step: Sender["step"], queues: boolean): Effect.Effect<void, ConnectionClosed> {
+    return Effect.async<void, ConnectionClosed>((resume) => {
+      const sender: Sender = { step, resume }
+      if (!queues || this.senders === undefined) {
+        const result = step()
+        if (result !== undefined) return resume(result)
+      }
+      if (this.senders === undefined) this.senders = [sender]
+      else if (queues) this.senders.push(sender)
+      else this.senders.unshift(sender)
+      return Effect.sync(() => {
+        remove(this.senders, sender)
+        if (this.senders?.length === 0) this.senders = undefined
+      })
     })
   }
 
   /** Room after a message was put out: it is on its way, or the connection died before it left. */
   private get awaitSent(): Effect.Effect<void, ConnectionClosed> {
-    return Effect.flatMap(this.awaitRoom, () => (this.info === undefined ? Effect.void : this.closedError()))
+    return this.awaitStep(
+      () => (this.info !== undefined ? this.closedError() : this.isBelowMark ? Effect.void : undefined),
+      false
+    )
   }
 
   /** The failure of whoever sends when nothing can be sent any more. */
@@ -302,34 +357,60 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private sendNow(message: Message): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
-    if (!this.hasRoom) return Effect.flatMap(this.awaitRoom, () => this.sendNow(message))
-    this.write(message)
-    this.wrote()
-    return this.buffered() < this.highWaterMark ? Effect.void : this.awaitSent
+    return this.mayPass ? this.putOut(message) : this.sendLater(message)
   }
 
-  /** Puts out messages from `from` on; an Effect for the rest when there is no room, `undefined` when all are out. */
-  private sendChunk(messages: ReadonlyArray<Message>, from: number): Effect.Effect<void, ConnectionClosed> | undefined {
+  // Apart from `sendNow`, whose calls would all pay for what the closure captures.
+  private sendLater(message: Message): Effect.Effect<void, ConnectionClosed> {
+    return this.awaitStep(
+      () => (!this.isOpen() ? this.closedError() : this.hasRoom ? this.putOut(message) : undefined),
+      true
+    )
+  }
+
+  private putOut(message: Message): Effect.Effect<void, ConnectionClosed> {
+    this.write(message)
+    this.wrote()
+    return this.isBelowMark ? Effect.void : this.awaitSent
+  }
+
+  /** Puts out messages; an Effect for the rest when there is no room, `undefined` when all are out. */
+  private sendChunk(messages: ReadonlyArray<Message>): Effect.Effect<void, ConnectionClosed> | undefined {
     const count = messages.length
-    if (from === count) return undefined
+    if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
-    let i = from
-    if (!this.fragmenting) {
-      for (let room = this.highWaterMark - this.buffered(); i < count && room > 0; i++) {
-        const message = messages[i]!
-        this.write(message)
-        room -= message.length + 2
+    const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
+    if (next < count) return this.sendChunkLater(messages, next)
+    return this.isBelowMark ? undefined : this.awaitSent
+  }
+
+  private sendChunkLater(messages: ReadonlyArray<Message>, from: number): Effect.Effect<void, ConnectionClosed> {
+    let next = from
+    return this.awaitStep(() => {
+      while (this.isOpen()) {
+        if (next === messages.length) return this.isBelowMark ? Effect.void : this.awaitSent
+        if (!this.hasRoom) return undefined
+        next = this.putOutWhileRoom(messages, next)
       }
-      if (i > from) this.wrote()
-      if (i === count && this.buffered() < this.highWaterMark) return undefined
+      return this.closedError()
+    }, from === 0)
+  }
+
+  /** Puts out messages from `from` on; the index of the first that has no room. */
+  private putOutWhileRoom(messages: ReadonlyArray<Message>, from: number): number {
+    let i = from
+    for (let room = this.highWaterMark - this.buffered(); i < messages.length && room > 0; i++) {
+      const message = messages[i]!
+      this.write(message)
+      room -= message.length + 2
     }
-    if (i === count) return this.awaitSent
-    return Effect.flatMap(this.awaitRoom, () => this.sendChunk(messages, i) ?? Effect.void)
+    this.wrote()
+    return i
   }
 
   get sendAll() {
     return (messages: Iterable<Message>): Effect.Effect<void, ConnectionClosed> =>
-      Effect.suspend(() => this.sendChunk(Array.isArray(messages) ? messages : [...messages], 0) ?? Effect.void)
+      Effect.suspend(() => this.sendChunk(Array.isArray(messages) ? messages : [...messages]) ?? Effect.void)
   }
 
   get trySend() {
@@ -341,10 +422,55 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
-    if (!this.isOpen() || !this.hasRoom) return false
+    if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
     return true
+  }
+
+  // ---- for Broadcast: without waiting, allowances are its business -----------------------------------------------------------
+
+  private heldBytes = 0
+
+  /** Bytes put out or held for a broadcast that have not left. */
+  unsafeBufferedBytes(): number {
+    return this.buffered() + this.heldBytes
+  }
+
+  unsafeIsOpen(): boolean {
+    return this.isOpen()
+  }
+
+  /** Puts a message out whatever waits, but not inside a message that is half out. */
+  unsafeSend(message: Message): void {
+    this.putBetweenMessages(() => {
+      this.write(message)
+      this.wrote()
+    }, message.length)
+  }
+
+  unsafeClose(code: number, reason: string): void {
+    this.startClose(code, reason)
+  }
+
+  /** Waits until there is room to send, or no hope of it. */
+  get hasRoomAgain(): Effect.Effect<void> {
+    return Effect.ignore(
+      this.awaitStep(() => (this.info !== undefined || this.isBelowMark ? Effect.void : undefined), true)
+    )
+  }
+
+  protected putBetweenMessages(put: () => void, bytes: number): void {
+    if (!this.fragmenting) return put()
+    this.heldBytes += bytes
+    const step = () => {
+      if (this.fragmenting && this.info === undefined) return undefined
+      this.heldBytes -= bytes
+      if (this.isOpen()) put()
+      return Effect.void
+    }
+    this.senders ??= []
+    this.senders.push({ step, resume: ignore })
   }
 
   get bufferedBytes(): Effect.Effect<number> {
@@ -355,7 +481,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     type Loop = Channel.Channel<Chunk.Chunk<never>, Chunk.Chunk<Message>, ConnectionClosed, never, void, unknown>
     const loop: Loop = Channel.readWithCause({
       onInput: (chunk: Chunk.Chunk<Message>): Loop => {
-        const rest = this.sendChunk(Chunk.toReadonlyArray(chunk), 0)
+        const rest = this.sendChunk(Chunk.toReadonlyArray(chunk))
         return rest === undefined ? loop : Channel.flatMap(Channel.fromEffect(rest), () => loop)
       },
       onFailure: (cause) => Channel.failCause(cause),
@@ -373,7 +499,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     pieces: Stream.Stream<Message, E, R>
   ): Effect.Effect<void, E | ConnectionClosed, R> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(restore(this.takeTurn), () => {
+      Effect.flatMap(this.takeTurn(restore), () => {
         let first = true
         let carry = ""
         const put = (piece: Message, fin: boolean): Effect.Effect<void, ConnectionClosed> => {
@@ -381,7 +507,7 @@ export abstract class BaseConnection implements Flush.Flushable {
           this.writeFragment(first ? kind : "continuation", piece, fin)
           first = false
           this.wrote()
-          return this.buffered() < this.highWaterMark ? Effect.void : this.awaitDrain
+          return this.isBelowMark ? Effect.void : this.awaitSent
         }
         const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
           if ((kind === "text") !== (typeof piece === "string")) {
@@ -394,38 +520,47 @@ export abstract class BaseConnection implements Flush.Flushable {
           carry = cut ? text.slice(-1) : ""
           return put(cut ? text.slice(0, -1) : text, false)
         }
-        return restore(Stream.runForEach(pieces, each)).pipe(
-          Effect.zipRight(Effect.suspend(() => put(kind === "text" ? carry : new Uint8Array(0), true))),
-          Effect.onExit((exit) =>
-            Effect.sync(() => {
-              this.fragmenting = false
-              // The peer has half a message: it must not take it for a whole one.
-              if (exit._tag === "Failure" && !first) this.startClose(CloseCode.internalError, "")
-              this.wakeSenders()
+        return Effect.matchCauseEffect(restore(Stream.runForEach(pieces, each)), {
+          onFailure: (cause) => {
+            // The peer has half a message: it must not take it for a whole one.
+            if (!first) this.startClose(CloseCode.internalError, "")
+            this.endTurn()
+            return Effect.failCause(cause)
+          },
+          onSuccess: () =>
+            Effect.suspend(() => {
+              const sent = put(kind === "text" ? carry : new Uint8Array(0), true)
+              this.endTurn()
+              return restore(sent)
             })
-          )
-        )
+        })
       })
     )
   }
 
-  private get takeTurn(): Effect.Effect<void, ConnectionClosed> {
+  /** Waits until no other message is half out, then keeps others from going out. */
+  private takeTurn(
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<void, ConnectionClosed> {
     return Effect.suspend(() => {
-      if (!this.isOpen()) return this.closedError()
-      if (!this.hasRoom) return Effect.flatMap(this.awaitRoom, () => this.takeTurn)
-      this.fragmenting = true
-      return Effect.void
+      let mine = false
+      const turn = this.awaitStep(() => {
+        if (!this.isOpen()) return this.closedError()
+        if (!this.hasRoom) return undefined
+        this.fragmenting = mine = true
+        return Effect.void
+      }, true)
+      return Effect.onError(restore(turn), () =>
+        Effect.sync(() => {
+          if (mine) this.endTurn()
+        })
+      )
     })
   }
 
-  /** Like `awaitRoom` for whoever holds the turn. */
-  private get awaitDrain(): Effect.Effect<void> {
-    return Effect.async<void>((resume) => {
-      if (this.info !== undefined || this.buffered() < this.highWaterMark) return resume(Effect.void)
-      this.senders ??= []
-      this.senders.unshift(resume)
-      return Effect.sync(() => remove(this.senders, resume))
-    })
+  private endTurn(): void {
+    this.fragmenting = false
+    this.wakeSenders()
   }
 
   // ---- the end -----------------------------------------------------------------------------------------------------------
@@ -452,6 +587,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   private startClose(code: number | undefined, reason: string): void {
     this.beginClose(code, reason)
     this.flush()
+    this.wakeSenders()
   }
 
   get close() {
@@ -487,7 +623,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 }
 
-const remove = (waiters: Array<Resume> | undefined, waiter: Resume): void => {
+const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1
   if (at >= 0) waiters!.splice(at, 1)
 }

@@ -53,7 +53,8 @@ export class FramedConnection extends BaseConnection implements Listener {
   private readingPaused = false
   /** Whether a byte came, or we ourselves held reading back, since the last ping of the heartbeat. */
   private alive = true
-  private awaitingPong = false
+  /** Milliseconds that the ping which waits for any byte has waited, -1 when none waits. */
+  private silentMillis = -1
   private heartbeatTimer: Timers.Timer | undefined
   private closeTimer: Timers.Timer | undefined
   private pings: Array<PendingPing> | undefined
@@ -67,7 +68,7 @@ export class FramedConnection extends BaseConnection implements Listener {
     private readonly clock: Clock.Clock
   ) {
     super(settings.highWaterMark, settings.cleanCloseCodes)
-    this.protocol = new Protocol(settings)
+    this.protocol = new Protocol({ ...settings, deferEnd: true })
   }
 
   get role(): Role {
@@ -92,12 +93,12 @@ export class FramedConnection extends BaseConnection implements Listener {
     if (this.protocol.paused || this.held !== undefined) {
       this.held ??= []
       this.held.push(chunk)
-      return
+      return this.pauseReading()
     }
     if (this.transport.bufferedBytes() === 0) this.protocol.drained()
     this.receive(chunk)
     if (this.protocol.output.size > 0) this.wrote()
-    if (this.isBehind) this.pauseReading()
+    if (this.info === undefined && this.isBehind) this.pauseReading()
   }
 
   onDrain(): void {
@@ -106,12 +107,15 @@ export class FramedConnection extends BaseConnection implements Listener {
   }
 
   onEnd(): void {
+    this.decodeMore()
     this.perform(this.protocol.transportEnded())
     this.flush()
   }
 
   onClose(error: TransportError | undefined): void {
     this.transportClosed = true
+    // What was received can still be taken, whether or not the peer waited for it.
+    this.decodeMore()
     this.perform(this.protocol.transportClosed(), error)
     this.stopTimers()
     this.held = undefined
@@ -156,10 +160,18 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   protected resumeReading(): void {
     if (!this.readingPaused || this.transportClosed) return
+    if (this.info === undefined && (this.protocol.paused || this.held !== undefined)) return
     this.readingPaused = false
     // What the peer could not send meanwhile is no sign of its death.
     this.alive = true
     this.transport.resume()
+  }
+
+  protected override caughtUp(): void {
+    this.resumeReading()
+    if (this.protocol.state._tag !== "Ending") return
+    this.perform(this.protocol.proceed())
+    if (this.protocol.output.size > 0) this.wrote()
   }
 
   // ---- the engine's actions ----------------------------------------------------------------------------------------------------
@@ -179,6 +191,10 @@ export class FramedConnection extends BaseConnection implements Listener {
           break
         case "PongReceived":
           this.pongReceived(action.payload)
+          break
+        case "EndPending":
+          // Whoever handles messages may answer those that came before; with nobody there is nothing to wait for.
+          if (this.isCaughtUp) this.perform(this.protocol.proceed())
           break
         case "StartCloseTimer":
           this.startCloseTimer()
@@ -207,6 +223,9 @@ export class FramedConnection extends BaseConnection implements Listener {
     this.pings = undefined
     if (pings !== undefined) for (const ping of pings) ping.resume(this.closedFailure(info, cause))
     if (this.heartbeatTimer !== undefined) Timers.of(this.clock).cancel(this.heartbeatTimer)
+    // Whatever comes now is dropped, up to the end of the transport.
+    this.held = undefined
+    this.resumeReading()
   }
 
   private closedFailure(info: CloseInfo, cause?: TransportError): Effect.Effect<never, ConnectionClosed> {
@@ -216,7 +235,8 @@ export class FramedConnection extends BaseConnection implements Listener {
   // ---- outbound ------------------------------------------------------------------------------------------------------------------
 
   protected isOpen(): boolean {
-    return this.protocol.state._tag === "Open" && !this.transportClosed
+    const { _tag } = this.protocol.state
+    return (_tag === "Open" || _tag === "Ending") && !this.transportClosed
   }
 
   protected write(message: Message): void {
@@ -231,16 +251,14 @@ export class FramedConnection extends BaseConnection implements Listener {
     return this.protocol.output.size + this.transport.bufferedBytes()
   }
 
-  /** Puts out bytes that are whole frames already. */
-  writeEncoded(frames: Uint8Array, copy: boolean): boolean {
-    if (!this.isOpen() || !this.protocol.sendEncoded(frames, copy)) return false
-    this.wrote()
+  /** Puts out bytes that are whole frames already and are never written over; `true` if a flush is due. */
+  writeEncoded(frames: Uint8Array): boolean {
+    if (!this.isOpen()) return false
+    this.putBetweenMessages(() => {
+      this.protocol.sendEncoded(frames)
+      this.wrote()
+    }, frames.length)
     return true
-  }
-
-  /** Bytes that were put out and have not left. */
-  unsafeBufferedBytes(): number {
-    return this.buffered()
   }
 
   flush(): void {
@@ -305,21 +323,29 @@ export class FramedConnection extends BaseConnection implements Listener {
   }
 
   private beat({ intervalMillis, timeoutMillis }: HeartbeatSettings): void {
+    // The closing handshake has a deadline of its own.
+    if (this.protocol.state._tag !== "Open") return
     const timer = this.heartbeatTimer!
     const timers = Timers.of(this.clock)
-    if (this.awaitingPong) {
-      this.awaitingPong = false
-      if (!this.alive) return this.peerIsDead(timeoutMillis)
-      if (intervalMillis > timeoutMillis) return timers.set(timer, intervalMillis - timeoutMillis)
+    const stepMillis = Math.min(intervalMillis, timeoutMillis)
+    if (this.silentMillis >= 0) {
+      if (this.alive) {
+        this.silentMillis = -1
+        if (intervalMillis > timeoutMillis) return timers.set(timer, intervalMillis - timeoutMillis)
+      } else if ((this.silentMillis += stepMillis) >= timeoutMillis) return this.peerIsDead(timeoutMillis)
     }
+    if (this.silentMillis < 0) this.expectLife()
     this.sendHeartbeat()
-    this.awaitingPong = true
-    timers.set(timer, timeoutMillis)
+    timers.set(timer, stepMillis)
+  }
+
+  private expectLife(): void {
+    // While we ourselves do not read, no pong can come in.
+    this.alive = this.readingPaused
+    this.silentMillis = 0
   }
 
   private sendHeartbeat(): void {
-    // While we ourselves do not read, no pong can come in.
-    this.alive = this.readingPaused
     this.protocol.ping(noBytes)
     this.wrote()
   }
@@ -331,7 +357,7 @@ export class FramedConnection extends BaseConnection implements Listener {
         code: CloseCode.abnormal,
         reason: "",
         clean: false,
-        initiator: "local",
+        initiator: "transport",
         sent: undefined,
         received: undefined,
         violation: undefined
@@ -343,15 +369,19 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   /** The heartbeat by a schedule: a ping at each of its steps, until it is done. */
   scheduledHeartbeat(heartbeat: HeartbeatSettings, schedule: Schedule.Schedule<unknown, unknown>): Effect.Effect<void> {
+    const { timeoutMillis } = heartbeat
     const beat = Effect.suspend(() => {
-      if (this.info !== undefined) return Effect.interrupt
+      if (this.protocol.state._tag !== "Open") return Effect.interrupt
+      if (this.silentMillis < 0 || this.alive) {
+        this.expectLife()
+        this.heartbeatTimer ??= new Timers.Timer(() => {
+          this.silentMillis = -1
+          if (!this.alive && this.protocol.state._tag === "Open") this.peerIsDead(timeoutMillis)
+        })
+        Timers.of(this.clock).set(this.heartbeatTimer, timeoutMillis)
+      }
       this.sendHeartbeat()
-      return Effect.delay(
-        Effect.sync(() => {
-          if (!this.alive) this.peerIsDead(heartbeat.timeoutMillis)
-        }),
-        Duration.millis(heartbeat.timeoutMillis)
-      )
+      return Effect.void
     })
     return Effect.asVoid(Effect.schedule(beat, schedule))
   }
@@ -359,9 +389,16 @@ export class FramedConnection extends BaseConnection implements Listener {
   heartbeatFiber: Fiber.RuntimeFiber<void> | undefined
 
   private startCloseTimer(): void {
-    if (this.closeTimer !== undefined || this.transportClosed) return
-    this.closeTimer = new Timers.Timer(() => this.perform(this.protocol.closeTimerFired()))
+    if (this.transportClosed) return
+    this.closeTimer ??= new Timers.Timer(() => this.closeTimerFired())
     Timers.of(this.clock).set(this.closeTimer, this.settings.closeTimeoutMillis)
+  }
+
+  private closeTimerFired(): void {
+    // The peer's close frame may be in what was held back.
+    this.decodeMore()
+    this.perform(this.protocol.closeTimerFired())
+    if (this.protocol.output.size > 0) this.wrote()
   }
 
   private stopTimers(): void {

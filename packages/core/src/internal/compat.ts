@@ -17,5 +17,5 @@ export const exitCloseCode = (exit: Exit.Exit<unknown, unknown>): number =>
       : CloseCode.internalError
 
 /** Where fibers read their scheduler from, and what is there when nobody chose one. */
-export const currentScheduler = Scheduler.defaultScheduler
+export const standardScheduler: Scheduler.Scheduler = Scheduler.defaultScheduler
 export const schedulerRef: FiberRef.FiberRef<Scheduler.Scheduler> = FiberRef.currentScheduler

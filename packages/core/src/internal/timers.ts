@@ -38,9 +38,18 @@ export class Timers {
     return this.clock.unsafeCurrentTimeMillis()
   }
 
-  /** Sets `timer` to fire once in `millis`; a timer that is set already is moved. */
-  set(timer: Timer, millis: number): void {
+  /** How many timers are set. */
+  get size(): number {
+    let size = 0
+    for (const list of this.lists.values()) for (let timer = list.head; timer !== undefined; timer = timer.next) size++
+    return size
+  }
+
+  /** Sets `timer` to fire once in `delayMillis` (at least 1); a timer that is set already is moved. */
+  set(timer: Timer, delayMillis: number): void {
     this.cancel(timer)
+    // Due at once would never let `fireDue` end for a timer that sets itself again.
+    const millis = Math.max(1, delayMillis)
     let list = this.lists.get(millis)
     if (list === undefined) {
       list = { millis, head: undefined, tail: undefined }
@@ -73,14 +82,17 @@ export class Timers {
   private fireDue(): void {
     this.firing = true
     const now = this.now()
-    for (const list of [...this.lists.values()]) {
-      for (let timer = list.head; timer !== undefined && timer.due <= now; timer = list.head) {
-        this.cancel(timer)
-        timer.fire()
+    try {
+      for (const list of [...this.lists.values()]) {
+        for (let timer = list.head; timer !== undefined && timer.due <= now; timer = list.head) {
+          this.cancel(timer)
+          timer.fire()
+        }
       }
+    } finally {
+      this.firing = false
+      if (this.lists.size > 0) this.sleep()
     }
-    this.firing = false
-    if (this.lists.size > 0) this.sleep()
   }
 
   private sleep(): void {

@@ -1,0 +1,132 @@
+/** One measurement: a fresh server, a fresh load generator, one workload. */
+import { type Cores, runLoad, startServer, waitedSeconds } from "./children.js"
+import type { CpuAnswer, MemoryAnswer } from "./messages.js"
+import type { Row } from "./rows.js"
+import type { ServerEntry } from "./servers.js"
+
+/** What a measurement found, or why it found nothing. */
+export type Measurement = {
+  readonly server: string
+  readonly row: string
+  readonly round: number
+} & (Figures | { readonly error: string })
+
+export interface Figures {
+  /** Operations per second, or bytes per connection in a memory row. */
+  readonly value: number
+  /** Share of a core which the load generator used, 0 to 1. */
+  readonly loadCpu: number
+  /** Share of a core which the server used within the window, 0 to 1. Absent in memory rows. */
+  readonly serverCpu?: number
+  /**
+   * Share of the window in which the server or the load generator, whichever is more, was ready to run while its core
+   * worked for someone else. Absent in memory rows.
+   */
+  readonly waited?: number
+  /** Processor time of the server per operation. Unlike the rate it hardly changes when others use the machine. */
+  readonly serverMicrosPerOperation?: number
+}
+
+export interface MeasureOptions {
+  readonly cores: Cores | undefined
+  readonly seconds: number
+  readonly warmupSeconds: number
+  /** How often a measurement is repeated while others used its cores; the least disturbed attempt counts. */
+  readonly retries: number
+  /** Further arguments for the server's Node, e.g. `--cpu-prof`. */
+  readonly nodeArgs: ReadonlyArray<string>
+  readonly note: (message: string) => void
+}
+
+/** Measures `row` on `server`. A memory row gives two figures: what the JavaScript heap and its buffers take, and RSS. */
+export const measure = async (
+  server: ServerEntry,
+  row: Row,
+  round: number,
+  options: MeasureOptions
+): Promise<ReadonlyArray<Measurement>> => {
+  const named = (name: string) => ({ server: server.name, row: name, round })
+  try {
+    const figures = await leastDisturbed(options.retries, () => run(server, row, options))
+    return Object.entries(figures).map(([name, found]) => ({ ...named(name), ...found }))
+  } catch (error) {
+    return [{ ...named(row.name), error: error instanceof Error ? error.message : String(error) }]
+  }
+}
+
+/** Above this share of waiting a measurement says more about the machine than about the server. */
+export const disturbed = 0.05
+
+const leastDisturbed = async (
+  retries: number,
+  attempt: () => Promise<Record<string, Figures>>
+): Promise<Record<string, Figures>> => {
+  const waitedIn = (figures: Record<string, Figures>): number =>
+    Math.max(...Object.values(figures).map(({ waited }) => waited ?? 0))
+  let best = await attempt()
+  for (let retry = 0; retry < retries && waitedIn(best) > disturbed; retry++) {
+    const again = await attempt()
+    if (waitedIn(again) < waitedIn(best)) best = again
+  }
+  return best
+}
+
+const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Promise<Record<string, Figures>> => {
+  const { cores, note, seconds, warmupSeconds } = options
+  const process = await startServer(cores?.server, server.file, options.nodeArgs)
+  try {
+    let before: CpuAnswer | undefined
+    let after: CpuAnswer | undefined
+    let waits: readonly [server: number, load: number] = [0, 0]
+    const memory: Array<MemoryAnswer & { readonly connections: number }> = []
+    const done = await runLoad(
+      cores?.load,
+      { port: process.port, row, seconds, warmupSeconds },
+      {
+        windowStart: async (loadPid) => {
+          waits = [-waitedSeconds(process.pid), -waitedSeconds(loadPid)]
+          before = await process.cpu()
+        },
+        windowEnd: async (loadPid) => {
+          waits = [waits[0] + waitedSeconds(process.pid), waits[1] + waitedSeconds(loadPid)]
+          after = await process.cpu()
+        },
+        idle: async (connections) => {
+          memory.push({ ...(await process.memory()), connections })
+        },
+        note: (message) => note(`${server.name}, ${row.name}: ${message}`)
+      },
+      process.died
+    )
+    if (row.kind === "memory") return memoryFigures(row.name, memory, done.cpuShare)
+    if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
+    const value = done.operations / done.seconds
+    // By the server's own clock, since a busy server answers late.
+    const serverCpu = (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds)
+    return {
+      [row.name]: {
+        value,
+        loadCpu: done.cpuShare,
+        serverCpu,
+        waited: Math.max(...waits) / done.seconds,
+        serverMicrosPerOperation: (serverCpu / value) * 1e6
+      }
+    }
+  } finally {
+    if (!(await process.stop())) note(`${server.name}, ${row.name}: did not end within 3 s of SIGTERM`)
+  }
+}
+
+const memoryFigures = (
+  name: string,
+  [some, all]: ReadonlyArray<MemoryAnswer & { readonly connections: number }>,
+  loadCpu: number
+): Record<string, Figures> => {
+  if (some === undefined || all === undefined) throw new Error("no memory figures from the server")
+  const perConnection = (of: (answer: MemoryAnswer) => number): number =>
+    (of(all) - of(some)) / (all.connections - some.connections)
+  return {
+    [`${name}-heap`]: { value: perConnection((answer) => answer.heapUsed + answer.external), loadCpu },
+    [`${name}-rss`]: { value: perConnection((answer) => answer.rss), loadCpu }
+  }
+}

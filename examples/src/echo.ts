@@ -1,0 +1,37 @@
+/**
+ * An echo server on every path: every message goes back with its kind.
+ *
+ *     PORT=9001 MAX_MESSAGE_BYTES=1048576 npm run -s example:echo
+ */
+import { createServer } from "node:http"
+import { WebSocketRoute } from "@effect-ws/core"
+import { NodeWebSocketServer } from "@effect-ws/node"
+import { HttpLayerRouter, HttpServer } from "@effect/platform"
+import { NodeRuntime } from "@effect/platform-node"
+import { Config, Console, Effect, Layer, Stream } from "effect"
+
+const Echo = Layer.unwrapEffect(
+  Effect.map(Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)), (maxMessageBytes) =>
+    // #region echo
+    WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any" }, (socket) => Stream.run(socket.messages, socket.sink))
+    // #endregion
+  )
+)
+
+const Ready = Layer.effectDiscard(
+  HttpServer.addressWith((address) =>
+    Console.log(`READY ws://127.0.0.1:${address._tag === "TcpAddress" ? address.port : address.path}/`)
+  )
+)
+
+const Server = NodeWebSocketServer.layerConfig(createServer, {
+  port: Config.integer("PORT").pipe(Config.withDefault(9001)),
+  host: Config.succeed("127.0.0.1")
+})
+
+HttpLayerRouter.serve(Echo, { disableLogger: true, disableListenLog: true }).pipe(
+  (served) => Layer.provide(Ready, served),
+  Layer.provide(Server),
+  Layer.launch,
+  NodeRuntime.runMain
+)

@@ -1,0 +1,205 @@
+/**
+ * One message to many connections: framed once, and the same bytes written to each. All that is published in one turn of the
+ * event loop leaves with one write per member. A member that does not keep up has an allowance of unsent bytes and then
+ * what its policy says, so that it neither slows the others nor holds memory.
+ *
+ * A room is a Broadcast; a chat is a map of them.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Connection } from "./Connection.js"
+import * as CloseCode from "./engine/CloseCode.js"
+import { frame } from "./engine/FrameEncoder.js"
+import { portable } from "./engine/Natives.js"
+import * as Opcode from "./engine/Opcode.js"
+import { BaseConnection } from "./internal/BaseConnection.js"
+import * as Flush from "./internal/flush.js"
+import { FramedConnection } from "./internal/FramedConnection.js"
+import type { Message } from "./Message.js"
+
+/**
+ * What happens to a member whose unsent bytes exceed its allowance: `"drop"` leaves messages out (and counts them), `"disconnect"`
+ * closes it with 1013, `"wait"` makes `publish` wait for it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SlowPolicy = "drop" | "disconnect" | "wait"
+
+/**
+ * Options of a broadcast.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Default `"disconnect"`: a member sees all messages or learns that it does not. */
+  readonly slow?: SlowPolicy | undefined
+  /** Bytes that may wait to leave for one member. Default 1 MiB. */
+  readonly allowanceBytes?: number | undefined
+}
+
+/**
+ * A set of connections that get the same messages.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Broadcast {
+  /** Makes a connection a member until the Scope closes. */
+  readonly join: (member: Connection) => Effect.Effect<void, never, Scope.Scope>
+  /**
+   * Sends to all members that are open, except one if given. Completes when the message was handed to every member; under
+   * the policy `"wait"` when all have room again. Messages keep their order; those of one turn leave together, after what the
+   * members themselves send in it.
+   */
+  readonly publish: (message: Message, options?: { readonly except?: Connection | undefined }) => Effect.Effect<void>
+  /** The number of members. */
+  readonly size: Effect.Effect<number>
+  /** Messages left out so far, summed over the members. */
+  readonly dropped: Effect.Effect<number>
+  /** Members closed with 1013 so far. */
+  readonly disconnected: Effect.Effect<number>
+}
+
+/**
+ * A broadcast without members.
+ *
+ * @example
+ * import { Broadcast, WebSocketRoute } from "@effect-ws/core"
+ * import { Effect, Layer } from "effect"
+ *
+ * const Chat = Layer.unwrapEffect(
+ *   Effect.map(Broadcast.make(), (room) =>
+ *     WebSocketRoute.layer("/chat", {}, (socket) =>
+ *       Effect.zipRight(room.join(socket), socket.runForEach((message) => room.publish(message)))
+ *     )
+ *   )
+ * )
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options = {}): Effect.Effect<Broadcast> => Effect.sync(() => new Room(options))
+
+interface Publication {
+  readonly message: Message
+  readonly frame: Uint8Array
+  readonly except: Connection | undefined
+}
+
+class Room implements Broadcast, Flush.Flushable {
+  private readonly members = new Map<BaseConnection, number>()
+  private publications: Array<Publication> = []
+  private droppedCount = 0
+  private disconnectedCount = 0
+  private readonly slow: SlowPolicy
+  private readonly allowance: number
+
+  constructor(options: Options) {
+    this.slow = options.slow ?? "disconnect"
+    this.allowance = Math.max(1, options.allowanceBytes ?? 0x100000)
+  }
+
+  readonly join = (member: Connection): Effect.Effect<void, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const connection = internal(member)
+        this.members.set(connection, (this.members.get(connection) ?? 0) + 1)
+        return connection
+      }),
+      (connection) =>
+        Effect.sync(() => {
+          const joined = this.members.get(connection)! - 1
+          if (joined === 0) this.members.delete(connection)
+          else this.members.set(connection, joined)
+        })
+    )
+
+  readonly publish = (message: Message, options?: { readonly except?: Connection | undefined }): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const slow = this.slow === "wait" ? this.slowMembers() : undefined
+      if (slow === undefined) {
+        this.put(message, options?.except)
+        return Effect.void
+      }
+      return Effect.zipRight(
+        Effect.forEach(slow, (member) => member.hasRoomAgain, { discard: true }),
+        Effect.sync(() => this.put(message, options?.except))
+      )
+    })
+
+  readonly size = Effect.sync(() => this.members.size)
+  readonly dropped = Effect.sync(() => this.droppedCount)
+  readonly disconnected = Effect.sync(() => this.disconnectedCount)
+
+  private put(message: Message, except: Connection | undefined): void {
+    if (this.members.size === 0) return
+    const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
+    if (this.publications.push({ message, frame: frame(portable, opcode, message), except }) === 1) Flush.soon(this)
+  }
+
+  private slowMembers(): ReadonlyArray<BaseConnection> | undefined {
+    let slow: Array<BaseConnection> | undefined
+    for (const member of this.members.keys()) {
+      if (member.unsafeBufferedBytes() >= this.allowance) {
+        slow ??= []
+        slow.push(member)
+      }
+    }
+    return slow
+  }
+
+  /** The turn ends: everything that was published in it goes to each member with one write. */
+  flush(): void {
+    const { publications } = this
+    this.publications = []
+    const all = concat(publications)
+    const selective = publications.some(({ except }) => except !== undefined)
+    for (const member of this.members.keys()) {
+      if (
+        !selective &&
+        member instanceof FramedConnection &&
+        member.role === "server" &&
+        (this.slow === "wait" || member.unsafeBufferedBytes() + all.length <= this.allowance)
+      ) {
+        // The same memory for all: it is never written over.
+        if (member.writeEncoded(all)) member.flush()
+      } else this.deliver(member, publications)
+    }
+  }
+
+  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
+  private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
+    for (const { except, frame, message } of publications) {
+      if ((except as unknown) === member || !member.unsafeIsOpen()) continue
+      if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
+        if (member instanceof FramedConnection && member.role === "server") member.writeEncoded(frame)
+        else member.unsafeSend(message)
+      } else if (this.slow === "drop") this.droppedCount++
+      else {
+        this.disconnectedCount++
+        member.unsafeClose(CloseCode.tryAgainLater, "too slow")
+        return
+      }
+    }
+  }
+}
+
+const concat = (publications: ReadonlyArray<Publication>): Uint8Array => {
+  if (publications.length === 1) return publications[0]!.frame
+  const bytes = new Uint8Array(publications.reduce((size, { frame }) => size + frame.length, 0))
+  let offset = 0
+  for (const { frame } of publications) {
+    bytes.set(frame, offset)
+    offset += frame.length
+  }
+  return bytes
+}
+
+const internal = (connection: Connection): BaseConnection => {
+  if (connection instanceof BaseConnection) return connection
+  throw new TypeError("a Broadcast's members are connections of this library")
+}

@@ -1,0 +1,99 @@
+/**
+ * What a platform's HTTP server offers so that an HTTP request can become a WebSocket connection. Routes find it by the
+ * request's `source`; `@effect-ws/node` registers it for every upgrade request of a server that it wraps.
+ *
+ * @since 0.1.0
+ */
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import type * as Effect from "effect/Effect"
+import { globalValue } from "effect/GlobalValue"
+import type * as Scheduler from "effect/Scheduler"
+import type { PlatformOptions } from "./Connection.js"
+import * as BatchScheduler from "./internal/batchScheduler.js"
+import { ConnectionSet } from "./internal/ConnectionSet.js"
+import type { Transport } from "./Transport.js"
+
+/**
+ * What all upgrade requests of one server share.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface UpgradeServer {
+  /** How connections of this server are made. */
+  readonly platform: PlatformOptions
+  /** Runs the fibers of connections, unless the application chose a scheduler itself. */
+  readonly scheduler: Scheduler.Scheduler | undefined
+  /** How long connections may take to end when the server or a route shuts down, in milliseconds. */
+  readonly drainTimeoutMillis: number
+  /** @internal */
+  readonly connections: ConnectionSet
+  /** Lets no connection in any more, closes all with 1001, and cuts what is left after the drain timeout. */
+  readonly shutdown: Effect.Effect<void>
+}
+
+/**
+ * What the upgrade requests of one server share.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeServer = (options: {
+  readonly platform: PlatformOptions
+  readonly scheduler?: Scheduler.Scheduler | undefined
+  readonly drainTimeoutMillis: number
+}): UpgradeServer => {
+  const connections = new ConnectionSet()
+  return {
+    platform: options.platform,
+    scheduler: options.scheduler,
+    drainTimeoutMillis: options.drainTimeoutMillis,
+    connections,
+    shutdown: connections.shutdown(options.drainTimeoutMillis)
+  }
+}
+
+/**
+ * A scheduler that runs all connection fibers which were woken in one turn of the event loop together; `defer` starts a batch
+ * after the loop has polled (`setImmediate` on Node).
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Scheduler = BatchScheduler.make
+
+/**
+ * One upgrade request that is not answered yet.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface UpgradeRequest {
+  readonly server: UpgradeServer
+  /**
+   * Takes the request's connection over from the HTTP server, writes `head` (a whole 101 response, in Latin-1) and gives the
+   * transport, unread bytes included; `undefined` if the client is gone or the request was answered already.
+   */
+  readonly take: (request: HttpServerRequest.HttpServerRequest, head: string) => Transport | undefined
+}
+
+const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
+
+/**
+ * Makes `source` (a platform's own request object) upgradable.
+ *
+ * @since 0.1.0
+ * @category registry
+ */
+export const register = (source: object, request: UpgradeRequest): void => {
+  requests.set(source, request)
+}
+
+/**
+ * What was registered for the request, if its server can upgrade it.
+ *
+ * @since 0.1.0
+ * @category registry
+ */
+export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
+  typeof request.source === "object" && request.source !== null ? requests.get(request.source) : undefined

@@ -1,0 +1,557 @@
+/**
+ * WebSocket routes: declared as Layers next to ordinary HTTP routes, in one router, behind the same middleware.
+ *
+ * A route is an ordinary GET route. Until the 101 it is an HTTP request: whoever rejects it returns a response or fails as HTTP
+ * handlers do. The 101 itself is a response too, so CORS, cookies and middleware that changes responses reach it. After the
+ * 101 the request is over (access log, HTTP span) and a fiber of its own runs the handler; the request's Scope stays open as long
+ * as the connection does.
+ *
+ * The server must be able to upgrade: `NodeWebSocketServer.layer` of `@effect-ws/node`, or another platform that uses
+ * {@link Upgrade}.
+ *
+ * @since 0.1.0
+ */
+import * as Cookies from "@effect/platform/Cookies"
+import type * as Headers from "@effect/platform/Headers"
+import * as HttpApp from "@effect/platform/HttpApp"
+import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServerError from "@effect/platform/HttpServerError"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as FiberRefs from "effect/FiberRefs"
+import * as Layer from "effect/Layer"
+import type * as ParseResult from "effect/ParseResult"
+import * as Runtime from "effect/Runtime"
+import type * as Scheduler from "effect/Scheduler"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import * as Connection from "./Connection.js"
+import * as Handshake from "./engine/Handshake.js"
+import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
+import * as Timers from "./internal/timers.js"
+import type { Message } from "./Message.js"
+import * as Upgrade from "./Upgrade.js"
+
+/**
+ * The names after `:` in a path, as strings; `"*"` for a wildcard.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type PathParams<Path extends string> = string extends Path
+  ? Readonly<Record<string, string | undefined>>
+  : { readonly [K in ParamKeys<Path> as K extends `${infer Name}?` ? Name : K]: K extends `${string}?` ? string | undefined : string }
+
+type ParamKeys<Path extends string> = Path extends `${infer Segment}/${infer Rest}`
+  ? ParamKeys<Segment> | ParamKeys<Rest>
+  : Path extends `${string}:${infer Name}`
+    ? Name
+    : Path extends `${string}*`
+      ? "*"
+      : never
+
+/**
+ * Query parameters without a schema: a string each, an array when repeated.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type UrlParams = Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
+
+/**
+ * The request that is being accepted or was accepted: path parameters, query and headers, decoded where the route has a
+ * schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface RouteRequest<P, U, H> {
+  readonly request: HttpServerRequest.HttpServerRequest
+  readonly path: P
+  readonly urlParams: U
+  readonly headers: H
+  /** What the client offers, in its order. */
+  readonly offeredSubprotocols: ReadonlyArray<string>
+}
+
+/**
+ * What a handler gets besides the connection: the request, what was agreed, and what `accept` gave.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Accepted<P, U, H, A> extends RouteRequest<P, U, H> {
+  readonly accepted: A
+  readonly subprotocol: string | undefined
+}
+
+/**
+ * What `accept` may give instead of a plain value: the value for the handler, with headers and cookies of the 101, or the
+ * subprotocol. Made by {@link accept}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class Accept<A> extends Data.TaggedClass("effect-ws/Accept")<{
+  readonly value: A
+  readonly headers?: Headers.Input | undefined
+  readonly cookies?: Cookies.Cookies | undefined
+  /** Must be one that the client offers, else the connection has none. Default: the route's choice. */
+  readonly subprotocol?: string | undefined
+}> {}
+
+/**
+ * Accepts a request with extras.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const accept = <A>(value: A, extras: Omit<Accept<A>, "value" | "_tag"> = {}): Accept<A> =>
+  new Accept({ value, ...extras })
+
+/**
+ * The value that a handler gets as `accepted` when `accept` gives `T`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse ? never : T extends Accept<infer A> ? A : T
+
+/**
+ * Which pages may connect: `"same"` (the page's host is the request's), `"any"`, a list of origins or hosts, or a predicate of the
+ * `Origin` header. Requests without one come from programs that are no browser, and are fine.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type OriginPolicy = Handshake.OriginPolicy
+
+/**
+ * Options of a route; the limits, heartbeat and deadlines of {@link Connection.Options} included.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
+  /** Decodes the path parameters; a mismatch is answered with 400. Default: strings, typed by the path's literal. */
+  readonly path?: Schema.Schema<P, any, RS> | undefined
+  /** Decodes the query; a mismatch is answered with 400. Default: strings and arrays of strings. */
+  readonly urlParams?: Schema.Schema<U, any, RS> | undefined
+  /** Decodes the headers (lower-case names); a mismatch is answered with 400. Default: all headers. */
+  readonly headers?: Schema.Schema<H, any, RS> | undefined
+  /** Supported subprotocols, best first; the first that the client offers too is agreed. Default: none. */
+  readonly subprotocols?: ReadonlyArray<string> | undefined
+  /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
+  readonly origins?: OriginPolicy | undefined
+  /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
+  readonly responseHeaders?: Headers.Input | undefined
+  /**
+   * Runs before the 101: gives what the handler gets as `accepted` (or an {@link Accept}), fails as any HTTP handler does, or
+   * gives an ordinary response, which is sent instead of the 101.
+   */
+  readonly accept?: ((request: RouteRequest<P, U, H>) => Effect.Effect<T, EA, RA>) | undefined
+  /** The close frame for a failure of the handler. Default: 1011 without a reason; the failure is logged, never sent. */
+  readonly onError?: ((error: E) => { readonly code: number; readonly reason?: string } | undefined) | undefined
+  /**
+   * How long the handler may go on after the connection is gone and its messages are taken; then it is interrupted. Default
+   * 10 seconds.
+   */
+  readonly handlerTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * A WebSocket route as a Layer for `HttpLayerRouter`.
+ *
+ * The handler runs once per connection with its services (`R` becomes a request-level requirement, as with
+ * `HttpLayerRouter.add`); when it ends, the connection closes: 1000 after success, 1001 after interruption (shutdown), 1011 after a
+ * failure or defect. When the Layer is released, all its connections are closed with 1001.
+ *
+ * @example
+ * import { WebSocketRoute } from "@effect-ws/core"
+ * import { Stream } from "effect"
+ *
+ * const Echo = WebSocketRoute.layer("/echo", {}, (socket) => Stream.run(socket.messages, socket.sink))
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = <
+  const Path extends HttpLayerRouter.PathInput,
+  E,
+  R,
+  P = PathParams<Path>,
+  U = UrlParams,
+  H = Headers.Headers,
+  T = void,
+  EA = never,
+  RA = never,
+  RS = never
+>(
+  path: Path,
+  options: Options<P, U, H, T, E, EA, RA, RS>,
+  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+): Layer.Layer<
+  never,
+  never,
+  | HttpLayerRouter.HttpRouter
+  | HttpLayerRouter.Request.From<"Requires", Exclude<R | RA | RS, HttpLayerRouter.Provided>>
+  | HttpLayerRouter.Request.From<"Error", EA | ParseResult.ParseError>
+> =>
+  HttpLayerRouter.use((router) => {
+    const route = new Route(options, handler)
+    return Effect.zipRight(
+      Effect.addFinalizer(() => route.shutdown),
+      router.add("GET", path, route.respond, { uninterruptible: true })
+    )
+  }) as Layer.Layer<never, never, any>
+
+/**
+ * {@link layer} for handlers that look at one message after the other: one loop in one fiber, without a Stream's cost per wake-up
+ * and with the least memory per connection. `handler` may give nothing when all was done at once.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const each = <
+  const Path extends HttpLayerRouter.PathInput,
+  E = never,
+  R = never,
+  P = PathParams<Path>,
+  U = UrlParams,
+  H = Headers.Headers,
+  T = void,
+  EA = never,
+  RA = never,
+  RS = never
+>(
+  path: Path,
+  options: Options<P, U, H, T, E, EA, RA, RS>,
+  handler: (
+    message: Message,
+    socket: Connection.Connection,
+    request: Accepted<P, U, H, AcceptedValue<T>>
+  ) => Effect.Effect<unknown, E, R> | void
+) =>
+  layer(path, options as Options<P, U, H, T, E | Connection.Failure, EA, RA, RS>, (socket, request) =>
+    socket.runForEach((message) => handler(message, socket, request))
+  )
+
+/**
+ * The handler of a WebSocket route, for whatever takes an HTTP handler: `HttpRouter.get`, an endpoint of `HttpApi`
+ * (`handleRaw`), a route of `HttpLayerRouter`. Make it once, not per request.
+ *
+ * Its connections end when the server shuts down, not with a Layer; path parameters without a schema are strings.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const upgrade = <
+  E,
+  R,
+  P = Readonly<Record<string, string | undefined>>,
+  U = UrlParams,
+  H = Headers.Headers,
+  T = void,
+  EA = never,
+  RA = never,
+  RS = never
+>(
+  options: Options<P, U, H, T, E, EA, RA, RS>,
+  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+): Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  EA | ParseResult.ParseError,
+  R | RA | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
+> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+// ---------------------------------------------------------------------------------------------------------------------------
+
+type AnyOptions = Options<any, any, any, any, any, any, any, any>
+type AnyHandler = (socket: Connection.Connection, request: Accepted<any, any, any, any>) => Effect.Effect<unknown, any, any>
+type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+/** Everything about a route that its requests share. */
+class Route {
+  private readonly connections = new ConnectionSet()
+  readonly handlerTimeoutMillis: number
+  private readonly plain: boolean
+  private settings: Connection.Settings | undefined
+  private settingsFor: Connection.PlatformOptions | undefined
+  private drainTimeoutMillis = 0
+
+  constructor(
+    private readonly options: AnyOptions,
+    private readonly handler: AnyHandler
+  ) {
+    this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    const { accept, headers, path, urlParams } = options
+    this.plain = accept === undefined && headers === undefined && path === undefined && urlParams === undefined
+  }
+
+  get onError(): AnyOptions["onError"] {
+    return this.options.onError
+  }
+
+  readonly shutdown = Effect.suspend(() => this.connections.shutdown(this.drainTimeoutMillis))
+
+  /** Answers a request: an error, what `accept` says, or the 101 that becomes a connection when it is sent. */
+  readonly respond: Responding = Effect.withFiberRuntime((fiber) => {
+    const context = fiber.currentContext
+    const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
+    const check = Handshake.checkRequest({
+      method: request.method,
+      httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
+      headers: request.headers
+    })
+    if (check._tag === "Rejected") return reject(check.status, check.body, check.headers)
+    const upgrade = Upgrade.find(request)
+    if (upgrade === undefined) return cannotUpgrade
+    if (upgrade.server.connections.draining || this.connections.draining) {
+      return reject(503, "The server is shutting down.", { "retry-after": "1" })
+    }
+    if (!Handshake.checkOrigin(check.origin, request.headers.host, this.options.origins ?? "same")) {
+      return reject(403, `Pages of ${check.origin} may not connect here.`)
+    }
+    if (!this.plain) return Effect.interruptible(this.decide(request, context, check, upgrade))
+    return this.agree(fiber, check, upgrade, {
+      request,
+      path: routeParams(context),
+      urlParams: searchParams(context, request),
+      headers: request.headers,
+      offeredSubprotocols: check.subprotocols
+    })
+  })
+
+  /** Decodes, and asks `accept`. */
+  private decide(
+    request: HttpServerRequest.HttpServerRequest,
+    context: Context.Context<never>,
+    check: Handshake.AcceptedRequest,
+    upgrade: Upgrade.UpgradeRequest
+  ): Responding {
+    const { options } = this
+    const decoded = Effect.all([
+      decode(options.path, routeParams(context)),
+      decode(options.urlParams, searchParams(context, request)),
+      decode(options.headers, request.headers)
+    ])
+    return Effect.flatMap(decoded, ([path, urlParams, headers]) => {
+      const subject = { request, path, urlParams, headers, offeredSubprotocols: check.subprotocols }
+      if (options.accept === undefined) {
+        return Effect.withFiberRuntime((fiber) => this.agree(fiber, check, upgrade, subject))
+      }
+      return Effect.flatMap(options.accept(subject), (answer) =>
+        HttpServerResponse.isServerResponse(answer)
+          ? Effect.succeed(answer)
+          : Effect.withFiberRuntime((fiber) => this.agree(fiber, check, upgrade, subject, answer))
+      )
+    })
+  }
+
+  /** The 101, and what happens when it is sent. */
+  private agree(
+    fiber: Fiber.RuntimeFiber<any, any>,
+    check: Handshake.AcceptedRequest,
+    upgrade: Upgrade.UpgradeRequest,
+    subject: RouteRequest<any, any, any>,
+    answer?: unknown
+  ): Responding {
+    const extras = answer instanceof Accept ? (answer as Accept<unknown>) : undefined
+    const chosen = extras?.subprotocol
+    const subprotocol =
+      chosen === undefined
+        ? Handshake.selectSubprotocol(check.subprotocols, this.options.subprotocols ?? [])
+        : check.subprotocols.includes(chosen)
+          ? chosen
+          : undefined
+    const headers: Record<string, string> = {
+      upgrade: "websocket",
+      connection: "Upgrade",
+      "sec-websocket-accept": Handshake.acceptKey(check.key)
+    }
+    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
+    if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
+    response = HttpServerResponse.setHeaders(response, headers)
+    if (extras?.cookies !== undefined) response = HttpServerResponse.mergeCookies(response, extras.cookies)
+    const accepted: Accepted<any, any, any, any> = {
+      ...subject,
+      accepted: extras === undefined ? answer : extras.value,
+      subprotocol
+    }
+    const context = fiber.currentContext
+    const refs = fiber.getFiberRefs()
+    return Effect.as(
+      HttpApp.appendPreResponseHandler((outer, final) =>
+        // A middleware may have replaced the 101 by an ordinary response.
+        final.status === 101 ? this.begin(upgrade, outer, final, accepted, context, refs) : Effect.succeed(final)
+      ),
+      response
+    )
+  }
+
+  private begin(
+    upgrade: Upgrade.UpgradeRequest,
+    request: HttpServerRequest.HttpServerRequest,
+    response: HttpServerResponse.HttpServerResponse,
+    accepted: Accepted<any, any, any, any>,
+    context: Context.Context<never>,
+    refs: FiberRefs.FiberRefs
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
+    return Effect.clockWith((clock) => {
+      const head = Handshake.formatResponse(101, "Switching Protocols", responseEntries(response))
+      if (typeof head !== "string") {
+        return Effect.fail(
+          new HttpServerError.ResponseError({
+            request,
+            response,
+            reason: "Decode",
+            description: `a header of the 101 response can't be sent: ${head.field}: ${head.message}`
+          })
+        )
+      }
+      const transport = upgrade.take(request, head)
+      if (transport === undefined) return Effect.succeed(response)
+      const { server } = upgrade
+      this.drainTimeoutMillis = server.drainTimeoutMillis
+      const scope = Context.unsafeGet(context as Context.Context<any>, Scope.Scope) as Scope.CloseableScope
+      HttpApp.ejectDefaultScopeClose(scope)
+      const runtime = Runtime.make({
+        context: withoutSpanAttributes(context),
+        fiberRefs: refs,
+        runtimeFlags: Runtime.defaultRuntimeFlags
+      })
+      const connection = Connection.unsafeStart(transport, this.settingsOf(server.platform), accepted.subprotocol, clock)
+      new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
+        this.handler(connection, accepted),
+        FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
+      )
+      return Effect.succeed(response)
+    })
+  }
+
+  private settingsOf(platform: Connection.PlatformOptions): Connection.Settings {
+    if (this.settings === undefined || this.settingsFor !== platform) {
+      this.settings = Connection.settings(this.options, platform)
+      this.settingsFor = platform
+    }
+    return this.settings
+  }
+}
+
+/** One accepted connection and the fiber that handles it, until nothing is left of either. */
+class Handling implements Entry {
+  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  private watchdog: Timers.Timer | undefined
+
+  constructor(
+    readonly connection: Connection.Connection,
+    private readonly runtime: Runtime.Runtime<never>,
+    private readonly scope: Scope.CloseableScope,
+    private readonly route: Route,
+    private readonly sets: ReadonlyArray<ConnectionSet>,
+    private readonly clock: Clock.Clock
+  ) {}
+
+  start(handler: Effect.Effect<unknown, unknown, any>, scheduler: Scheduler.Scheduler | undefined): void {
+    for (const set of this.sets) set.add(this)
+    Connection.setOwner(this.connection, this)
+    const options = scheduler === undefined ? { immediate: true } : { immediate: true, scheduler }
+    this.fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(handler, options)
+    this.fiber.addObserver((exit) => {
+      if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+      Runtime.runFork(this.runtime)(this.finish(exit), { immediate: true }).addObserver(() => {
+        for (const set of this.sets) set.delete(this)
+      })
+    })
+  }
+
+  /** A handler that goes on without its connection does so for a while, then it is interrupted. */
+  connectionGone(): void {
+    const { fiber } = this
+    if (fiber === undefined || fiber.unsafePoll() !== null) return
+    const timers = Timers.of(this.clock)
+    const timer = new Timers.Timer(() => {
+      if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
+      else fiber.unsafeInterruptAsFork(fiber.id())
+    })
+    this.watchdog = timer
+    timers.set(timer, this.route.handlerTimeoutMillis)
+  }
+
+  /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
+  private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.uninterruptible(
+      Effect.zipRight(
+        exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause) ? this.explain(exit.cause) : Effect.void,
+        Effect.zipRight(Connection.leave(this.connection, exit), Scope.close(this.scope, exit))
+      )
+    )
+  }
+
+  private explain(cause: Cause.Cause<unknown>): Effect.Effect<unknown> {
+    const failure = Cause.failureOrCause(cause)
+    if (failure._tag === "Left") {
+      if (Connection.isFailure(failure.left)) return Effect.logDebug("WebSocket connection ended", failure.left)
+      const frame = this.route.onError?.(failure.left)
+      if (frame !== undefined) return this.connection.close(frame.code, frame.reason)
+    }
+    return Effect.logError("the handler of a WebSocket route failed", cause)
+  }
+}
+
+const reject = (status: number, body: string, headers: Readonly<Record<string, string>> = {}): Responding =>
+  Effect.zipRight(
+    Effect.logDebug(`WebSocket request rejected with ${status}: ${body}`),
+    HttpServerResponse.text(`${body}\n`, { status, headers: { ...headers, "cache-control": "no-store" } })
+  )
+
+const cannotUpgrade: Responding = Effect.zipRight(
+  Effect.logError(
+    "a WebSocket route was reached, but its server can't upgrade: use NodeWebSocketServer.layer of @effect-ws/node instead of " +
+      "NodeHttpServer.layer (or wrap createServer with NodeWebSocketServer.attach)"
+  ),
+  HttpServerResponse.text("This server is not set up for WebSockets.\n", { status: 500 })
+)
+
+const routeParams = (context: Context.Context<never>): Readonly<Record<string, string | undefined>> =>
+  (context.unsafeMap.get(HttpRouter.RouteContext.key) as HttpRouter.RouteContext | undefined)?.params ?? {}
+
+const searchParams = (context: Context.Context<never>, request: HttpServerRequest.HttpServerRequest): UrlParams =>
+  (context.unsafeMap.get(HttpServerRequest.ParsedSearchParams.key) as UrlParams | undefined) ??
+  HttpServerRequest.searchParamsFromURL(new URL(request.originalUrl, "ws://localhost"))
+
+const decode = (schema: Schema.Schema<any, any, any> | undefined, value: unknown): Effect.Effect<any, any, any> =>
+  schema === undefined ? Effect.succeed(value) : Schema.decodeUnknown(schema)(value)
+
+const responseEntries = (response: HttpServerResponse.HttpServerResponse): ReadonlyArray<Handshake.HeaderEntry> => {
+  const entries: Array<Handshake.HeaderEntry> = []
+  for (const name in response.headers) {
+    const value = response.headers[name]
+    // A 101 has no body (RFC 9110 §8.6).
+    if (value !== undefined && name !== "content-length" && name !== "content-type") entries.push([name, value])
+  }
+  if (!Cookies.isEmpty(response.cookies)) {
+    for (const cookie of Cookies.toSetCookieHeaders(response.cookies)) entries.push(["set-cookie", cookie])
+  }
+  return entries
+}
+
+/** The request's span has ended; what the connection keeps of it is its identity, not its attributes. */
+const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
+  const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
+  return span?._tag === "Span"
+    ? Context.add(context, Tracer.ParentSpan, Tracer.externalSpan({ traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }))
+    : context
+}

@@ -1,0 +1,63 @@
+/** The connections of a server or route with the fibers that handle them, and how all of them end. */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import type { Connection } from "../Connection.js"
+
+/** A connection and the fiber of its handler. */
+export interface Entry {
+  readonly connection: Connection
+  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+}
+
+/** Open connections; whoever adds one deletes it when nothing is left of it. */
+export class ConnectionSet {
+  private readonly entries = new Set<Entry>()
+  private waiting: Array<() => void> = []
+  /** No connection may be added any more. */
+  draining = false
+
+  get size(): number {
+    return this.entries.size
+  }
+
+  add(entry: Entry): void {
+    this.entries.add(entry)
+  }
+
+  delete(entry: Entry): void {
+    this.entries.delete(entry)
+    if (this.entries.size > 0) return
+    const { waiting } = this
+    this.waiting = []
+    for (const resume of waiting) resume()
+  }
+
+  [Symbol.iterator](): Iterator<Entry> {
+    return this.entries.values()
+  }
+
+  private readonly awaitEmpty = Effect.async<void>((resume) => {
+    if (this.entries.size === 0) return resume(Effect.void)
+    this.waiting.push(() => resume(Effect.void))
+  })
+
+  /**
+   * Lets nobody in any more, interrupts all handlers (their connections close with 1001) and waits; after `timeoutMillis` the
+   * transports that are left are cut.
+   */
+  shutdown(timeoutMillis: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.draining = true
+      for (const { fiber } of this.entries) fiber?.unsafeInterruptAsFork(FiberId.none)
+      return this.awaitEmpty
+    }).pipe(
+      Effect.interruptible,
+      Effect.timeoutTo({ duration: Duration.millis(timeoutMillis), onSuccess: () => true, onTimeout: () => false }),
+      Effect.flatMap((empty) =>
+        empty ? Effect.void : Effect.forEach([...this.entries], ({ connection }) => connection.abort, { discard: true })
+      )
+    )
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * One source, many subscribers: every event is encoded once, and the same bytes go to all.
+ *
+ * Events that are published in one turn of the event loop leave as one write to each subscriber. A response made of
+ * {@link EventBroadcast.subscribe} itself needs no fiber for the delivery; once an operator has changed the stream, it is an
+ * ordinary one: right, and slower.
+ *
+ * @since 0.1.0
+ */
+import * as Chunk from "effect/Chunk"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as Codec from "./codec/index.js"
+import type { EventLog, EventLogError } from "./EventLog.js"
+import * as Direct from "./internal/direct.js"
+import type { Subscriber } from "./internal/subscriber.js"
+import { wire } from "./internal/wire.js"
+import * as ServerSentEvent from "./ServerSentEvent.js"
+
+/**
+ * A subscriber had more events waiting than it may.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SubscriberOverflow extends Data.TaggedError("SubscriberOverflow")<{
+  /** The number of events that may wait. */
+  readonly capacity: number
+}> {
+  override get message(): string {
+    return `A subscriber of a broadcast had more than ${this.capacity} events waiting`
+  }
+}
+
+/**
+ * A broadcast.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EventBroadcast {
+  /**
+   * Sends an event to all who are subscribed now. With a log it is appended first, and sent with the ID that it got there.
+   *
+   * Waits only for subscribers whose policy is `"wait"` and which hold more than they may.
+   */
+  readonly publish: (
+    event: ServerSentEvent.Outgoing
+  ) => Effect.Effect<void, ServerSentEvent.InvalidEvent | EventLogError>
+  /**
+   * The events from now on; after a last event ID of the log, those that followed it first. Where the log cannot tell all
+   * of them, a gap event comes before those it holds. Policy and allowance of slow readers are those of the response; any
+   * other consumer fails with `SubscriberOverflow` when more than `capacity` events wait.
+   */
+  readonly subscribe: (
+    lastEventId?: string
+  ) => Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError>
+  /** How many are subscribed. */
+  readonly subscribers: Effect.Effect<number>
+}
+
+/**
+ * Options of a broadcast.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Where events are kept for those who come back. Default: nowhere; IDs are the publisher's. */
+  readonly log?: EventLog | undefined
+  /**
+   * The event that tells a gap. Default: type `"gap"`, and the last event ID that the client had as JSON:
+   * `{"lastEventId":"..."}`. Its ID is set by the broadcast, so that the client is told once.
+   */
+  readonly gap?: ((lastEventId: string) => { readonly event?: string; readonly data: string }) | undefined
+  /** How many events may wait for a subscriber that is not a response, or that is being told what it missed. Default: 4096. */
+  readonly capacity?: number | undefined
+}
+
+/** An event, encoded. */
+interface Item {
+  readonly value: ServerSentEvent.Outgoing
+  readonly text: string
+}
+
+/** Who takes what is published. */
+interface Member {
+  /** The items of one turn, and their joined text as bytes, made at most once. True: publishers should wait for it. */
+  readonly deliver: (items: ReadonlyArray<Item>, joined: () => ReturnType<typeof wire>) => boolean
+  /** Waits until a full member is not full any more. */
+  readonly drained: Effect.Effect<void>
+}
+
+/**
+ * Makes a broadcast.
+ *
+ * @example
+ * import { EventBroadcast, EventLog, EventStreamRoute, ServerSentEvent } from "@effect-ws/eventsource"
+ * import { Effect } from "effect"
+ *
+ * const News = EventStreamRoute.layerEffect("/news", { slowReader: "cut" }, Effect.gen(function* () {
+ *   const news = yield* EventBroadcast.make({ log: yield* EventLog.memory() })
+ *   yield* Effect.forkScoped(Effect.forever(Effect.delay(news.publish(ServerSentEvent.make({ data: "hello" })), "1 second")))
+ *   return ({ lastEventId }) => news.subscribe(lastEventId)
+ * }))
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
+  Effect.map(Effect.makeSemaphore(1), (semaphore) => {
+    const { capacity = 4096, gap = defaultGap, log } = options
+    const members = new Set<Member>()
+    const blocked = new Set<Member>()
+    let pending: Array<Item> = []
+
+    /** Runs as a microtask, when the turn that published is over. */
+    const flush = () => {
+      const items = pending
+      pending = []
+      let bytes: ReturnType<typeof wire> | undefined
+      const joined = () => (bytes ??= wire(textOf(items)))
+      for (const member of members) if (member.deliver(items, joined)) blocked.add(member)
+    }
+
+    const enqueue = (item: Item) => {
+      if (pending.length === 0) queueMicrotask(flush)
+      pending.push(item)
+    }
+
+    const unblocked = Effect.suspend(() =>
+      blocked.size === 0
+        ? Effect.void
+        : Effect.forEach(
+            Array.from(blocked),
+            (member) => Effect.map(member.drained, () => void blocked.delete(member)),
+            { concurrency: "unbounded", discard: true }
+          )
+    )
+
+    const publish: EventBroadcast["publish"] = (value) =>
+      Effect.suspend(() => {
+        const text = Codec.encode(value)
+        if (typeof text !== "string") return new ServerSentEvent.InvalidEvent(text)
+        if (log === undefined || value._tag !== "Event") {
+          enqueue({ value, text })
+          return unblocked
+        }
+        const append = Effect.map(log.append(value), (event) => enqueue({ value: event, text: Codec.encode(event) as string }))
+        // One at a time, so that all see the order of the log.
+        return Effect.zipRight(semaphore.withPermits(1)(Effect.uninterruptible(append)), unblocked)
+      })
+
+    /** What a subscriber is sent first. */
+    const missed = (lastEventId: string): Effect.Effect<ReadonlyArray<Item>, EventLogError> =>
+      log === undefined || lastEventId === ""
+        ? Effect.succeed([])
+        : Effect.map(log.since(lastEventId), (since) => {
+            const events =
+              since._tag === "Rest"
+                ? since.events
+                : [ServerSentEvent.make({ event: "gap", ...gap(lastEventId), id: since.id }), ...since.events]
+            return events.flatMap((value) => {
+              const text = Codec.encode(value)
+              return typeof text === "string" ? [{ value, text }] : []
+            })
+          })
+
+    /**
+     * Joins, and answers what was missed. What is published meanwhile is held, and comes after it, without what it has
+     * already. From `live` on items are delivered.
+     */
+    const join = (lastEventId: string, live: Member) => {
+      let held: Array<Item> | undefined = []
+      let overflowed = false
+      const member: Member = {
+        deliver: (items, joined) => {
+          if (held === undefined) return live.deliver(items, joined)
+          if (held.length + items.length > capacity) overflowed = true
+          else held.push(...items)
+          return false
+        },
+        drained: live.drained
+      }
+      members.add(member)
+      const start = Effect.flatMap(missed(lastEventId), (first) =>
+        Effect.suspend(() => {
+          if (overflowed) return new SubscriberOverflow({ capacity })
+          const last = first.at(-1)?.value
+          const known = last?._tag === "Event" ? held!.findIndex(({ value }) => value._tag === "Event" && value.id === last.id) : -1
+          const items = [...first, ...held!.slice(known + 1)]
+          held = undefined
+          return Effect.succeed(items)
+        })
+      )
+      const leave = () => {
+        members.delete(member)
+        blocked.delete(member)
+      }
+      return { start, leave }
+    }
+
+    const serve =
+      (lastEventId: string): Direct.Serve<SubscriberOverflow | EventLogError> =>
+      (subscriber: Subscriber) =>
+        Effect.suspend(() => {
+          const { leave, start } = join(lastEventId, {
+            deliver: (items, joined) => subscriber.offer(joined(), items.length),
+            drained: subscriber.drained
+          })
+          return start.pipe(
+            Effect.flatMap((items) => {
+              if (items.length > 0) subscriber.offer(wire(textOf(items)), items.length)
+              return Effect.never
+            }),
+            Effect.onExit(() => Effect.sync(leave))
+          )
+        })
+
+    /** For consumers that are not responses. */
+    const stream = (lastEventId: string): Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError> =>
+      Stream.unwrapScoped(
+        Effect.gen(function* () {
+          let queue: Array<ServerSentEvent.Outgoing> = []
+          let overflowed = false
+          let wake: (() => void) | undefined
+          const { leave, start } = join(lastEventId, {
+            deliver: (items) => {
+              if (queue.length + items.length > capacity) overflowed = true
+              else for (const { value } of items) queue.push(value)
+              wake?.()
+              return false
+            },
+            drained: Effect.void
+          })
+          yield* Effect.addFinalizer(() => Effect.sync(leave))
+          const first = yield* start
+          const take: Effect.Effect<Chunk.Chunk<ServerSentEvent.Outgoing>, Option.Option<SubscriberOverflow>> = Effect.suspend(() => {
+            if (queue.length > 0) {
+              const chunk = Chunk.unsafeFromArray(queue)
+              queue = []
+              return Effect.succeed(chunk)
+            }
+            if (overflowed) return Effect.fail(Option.some(new SubscriberOverflow({ capacity })))
+            return Effect.zipRight(
+              Effect.async<void>((resume) => {
+                wake = () => {
+                  wake = undefined
+                  resume(Effect.void)
+                }
+              }),
+              take
+            )
+          })
+          return Stream.concat(Stream.fromIterable(first.map(({ value }) => value)), Stream.repeatEffectChunkOption(take))
+        })
+      )
+
+    return {
+      publish,
+      subscribe: (lastEventId = "") => Direct.make(stream(lastEventId), serve(lastEventId)),
+      subscribers: Effect.sync(() => members.size)
+    }
+  })
+
+const textOf = (items: ReadonlyArray<Item>): string => {
+  let text = ""
+  for (const item of items) text += item.text
+  return text
+}
+
+const defaultGap = (lastEventId: string) => ({ data: JSON.stringify({ lastEventId }) })

@@ -1,0 +1,250 @@
+/**
+ * Where the bytes of one response go: straight to the socket of a Node response, or to a stream that any platform takes.
+ *
+ * Node's types are described here by shape, so that nothing is imported: only what is used is asked for.
+ */
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Wire } from "./wire.js"
+
+/** A response that is being written. After `end` or `abort`, or when the client has left, writing does nothing. */
+export interface Outlet {
+  /** Sends the head, and the first bytes with it. */
+  readonly open: (first: Wire) => void
+  readonly write: (wire: Wire) => void
+  /** Bytes that were written and not yet taken by the network. */
+  readonly bufferedBytes: () => number
+  /** Whether a writer should wait: more is buffered than the limit, and than the transport buffers by itself. */
+  readonly full: (limit: number) => boolean
+  /** Calls back once when all is taken, or never if the connection is lost; answers how to give up. Only when full. */
+  readonly onDrain: (resume: () => void) => () => void
+  /** Ends the body as it should end; what the client has not taken after so many milliseconds, if given, is given up. */
+  readonly end: (patience?: number) => void
+  /** Breaks the connection, in a way that the client sees; what was written goes first, where it can. Then calls back. */
+  readonly abort: (done: () => void) => void
+}
+
+interface Emitter {
+  readonly once: (event: string, listener: () => void) => unknown
+  readonly removeListener: (event: string, listener: () => void) => unknown
+}
+
+interface NodeWritable extends Emitter {
+  readonly writableLength: number
+  readonly writableNeedDrain: boolean
+  readonly write: (bytes: Uint8Array) => boolean
+}
+
+interface NodeSocket extends NodeWritable {
+  readonly writable: boolean
+  readonly cork: () => void
+  readonly uncork: () => void
+  readonly destroySoon: () => void
+  readonly resetAndDestroy: () => void
+  /** Set by `node:http`: the server that accepted the connection, and the response whose turn it is. */
+  readonly server?: object | null
+  readonly _httpMessage?: unknown
+}
+
+interface NodeResponse extends NodeWritable {
+  readonly socket: NodeSocket | null
+  /** True for the bodies of HTTP/1.1 whose length is not known. */
+  readonly chunkedEncoding?: boolean
+  readonly writableEnded: boolean
+  readonly destroyed: boolean
+  readonly flushHeaders: () => void
+  readonly end: () => void
+  readonly destroy: () => void
+  /** Over HTTP/2 only. */
+  readonly stream?: NodeWritable & { readonly close: (code: number) => void }
+}
+
+/** The Node response of a request that `@effect/platform-node` serves. */
+export const nodeResponse = (request: HttpServerRequest.HttpServerRequest): NodeResponse | undefined => {
+  const { response } = request as unknown as { readonly response?: unknown }
+  const candidate = (typeof response === "function" ? response() : response) as Partial<NodeResponse> | null | undefined
+  return typeof candidate?.flushHeaders === "function" && typeof candidate.destroy === "function"
+    ? (candidate as NodeResponse)
+    : undefined
+}
+
+/** Whether the response goes over HTTP/1, whose connections can be told to close. */
+export const isHttp1 = (response: NodeResponse): boolean => response.stream === undefined
+
+/** HTTP/2's INTERNAL_ERROR (RFC 9113 §7). */
+const internalError = 0x2
+
+/** How long a response that was aborted, or stopped, may still deliver what was written, in milliseconds. */
+export const patience = 5000
+
+export const fromNode = (response: NodeResponse): Outlet =>
+  isHttp1(response) && response.socket?._httpMessage === response
+    ? throughSocket(response, response.socket)
+    : throughResponse(response, response.stream ?? response)
+
+/**
+ * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
+ * for each call, with the head of the chunk in it, where `response.write` makes four.
+ */
+const throughSocket = (response: NodeResponse, socket: NodeSocket): Outlet => {
+  const chunked = response.chunkedEncoding === true
+  const write = ({ chunk, plain }: Wire) => {
+    if (socket.writable && !response.writableEnded) socket.write(chunked ? chunk : plain)
+  }
+  return {
+    open: (first) => {
+      socket.cork()
+      response.flushHeaders()
+      write(first)
+      socket.uncork()
+    },
+    write,
+    bufferedBytes: () => socket.writableLength,
+    full: (limit) => socket.writableNeedDrain && socket.writableLength > limit,
+    onDrain: listenForDrain(socket),
+    end: (patience) => {
+      if (patience !== undefined) resetAfter(socket, patience)
+      response.end()
+    },
+    abort: (done) => {
+      if (!socket.writable) {
+        done()
+      } else if (chunked) {
+        // A chunked body without its last chunk is incomplete (RFC 9112 §8).
+        resetAfter(socket, patience)
+        socket.destroySoon()
+        done()
+      } else {
+        // A body that ends with the connection is broken by a reset only.
+        whenDrained(socket, () => {
+          socket.resetAndDestroy()
+          done()
+        })
+      }
+    }
+  }
+}
+
+const resetAfter = (socket: NodeSocket, milliseconds: number): void => {
+  if (socket.writableLength === 0) return
+  const timer = setTimeout(() => socket.resetAndDestroy(), milliseconds)
+  socket.once("close", () => clearTimeout(timer))
+}
+
+/** HTTP/2, and pipelined requests whose turn has not come: by way of the response. */
+const throughResponse = (response: NodeResponse, writable: NodeWritable): Outlet => {
+  const write = ({ plain }: Wire) => {
+    if (!response.writableEnded && !response.destroyed) response.write(plain)
+  }
+  return {
+    open: (first) => {
+      response.flushHeaders()
+      write(first)
+    },
+    write,
+    bufferedBytes: () => writable.writableLength,
+    full: (limit) => writable.writableNeedDrain && writable.writableLength > limit,
+    onDrain: listenForDrain(writable),
+    end: (patience) => {
+      if (patience !== undefined && writable.writableLength > 0) {
+        const timer = setTimeout(() => response.destroy(), patience)
+        response.once("close", () => clearTimeout(timer))
+      }
+      response.end()
+    },
+    abort: (done) => {
+      if (response.writableEnded || response.destroyed) return done()
+      whenDrained(writable, () => {
+        if (response.stream === undefined) response.destroy()
+        else response.stream.close(internalError)
+        done()
+      })
+    }
+  }
+}
+
+const listenForDrain = (writable: Emitter) => (resume: () => void) => {
+  writable.once("drain", resume)
+  return () => void writable.removeListener("drain", resume)
+}
+
+/** Calls back when all was written, or after the time for it has passed. */
+const whenDrained = (writable: NodeWritable, finish: () => void): void => {
+  if (!writable.writableNeedDrain) return finish()
+  const timer = setTimeout(finish, patience)
+  writable.once("drain", () => {
+    clearTimeout(timer)
+    finish()
+  })
+}
+
+/** What a server tells before it closes: `@effect-ws/node` puts a set of callbacks there. */
+export const beforeCloseSymbol: unique symbol = Symbol.for("@effect-ws/beforeClose") as never
+
+/** The callbacks of the server that accepted this response's connection, if it has any. */
+export const beforeClose = (response: NodeResponse): Set<() => void> | undefined => {
+  const server = response.socket?.server as { readonly [beforeCloseSymbol]?: Set<() => void> } | null | undefined
+  return server?.[beforeCloseSymbol]
+}
+
+/** An outlet whose bytes are pulled as a stream, for every other platform. The stream ends after `end` and after `abort`. */
+export const portable = (): { readonly outlet: Outlet; readonly body: Stream.Stream<Uint8Array> } => {
+  let queue: Array<Uint8Array> = []
+  let queued = 0
+  let ended = false
+  let reader: (() => void) | undefined
+  const drained = new Set<() => void>()
+  const wake = () => {
+    const resume = reader
+    reader = undefined
+    resume?.()
+  }
+  const write = ({ plain }: Wire) => {
+    if (ended) return
+    queue.push(plain)
+    queued += plain.length
+    wake()
+  }
+  const end = () => {
+    ended = true
+    wake()
+  }
+  const take = Effect.suspend((): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> => {
+    if (queue.length > 0) {
+      const chunk = Chunk.unsafeFromArray(queue)
+      queue = []
+      queued = 0
+      for (const resume of drained) resume()
+      drained.clear()
+      return Effect.succeed(chunk)
+    }
+    if (ended) return Effect.fail(Option.none())
+    return Effect.zipRight(
+      Effect.async<void>((resume) => {
+        reader = () => resume(Effect.void)
+      }),
+      take
+    )
+  })
+  return {
+    outlet: {
+      open: write,
+      write,
+      bufferedBytes: () => queued,
+      full: (limit) => queued > limit,
+      onDrain: (resume) => {
+        drained.add(resume)
+        return () => drained.delete(resume)
+      },
+      end,
+      abort: (done) => {
+        end()
+        done()
+      }
+    },
+    body: Stream.repeatEffectChunkOption(take)
+  }
+}
