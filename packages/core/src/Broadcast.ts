@@ -12,7 +12,7 @@ import type * as Scope from "effect/Scope"
 import type { Connection } from "./Connection.js"
 import * as CloseCode from "./engine/CloseCode.js"
 import { frame } from "./engine/FrameEncoder.js"
-import { portable } from "./engine/Natives.js"
+import { type Natives, portable } from "./engine/Natives.js"
 import * as Opcode from "./engine/Opcode.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
 import * as Flush from "./internal/flush.js"
@@ -95,6 +95,8 @@ class Room implements Broadcast, Flush.Flushable {
   private publications: Array<Publication> = []
   private droppedCount = 0
   private disconnectedCount = 0
+  /** Those of the members, whose transports take their own kind of bytes as they are. */
+  private natives: Natives = portable
   private readonly slow: SlowPolicy
   private readonly allowance: number
 
@@ -107,6 +109,7 @@ class Room implements Broadcast, Flush.Flushable {
     Effect.acquireRelease(
       Effect.sync(() => {
         const connection = internal(member)
+        if (connection instanceof FramedConnection) this.natives = connection.protocol.output.natives
         this.members.set(connection, (this.members.get(connection) ?? 0) + 1)
         return connection
       }),
@@ -138,7 +141,7 @@ class Room implements Broadcast, Flush.Flushable {
   private put(message: Message, except: Connection | undefined): void {
     if (this.members.size === 0) return
     const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
-    if (this.publications.push({ message, frame: frame(portable, opcode, message), except }) === 1) Flush.soon(this)
+    if (this.publications.push({ message, frame: frame(this.natives, opcode, message), except }) === 1) Flush.soon(this)
   }
 
   private slowMembers(): ReadonlyArray<BaseConnection> | undefined {
@@ -156,7 +159,7 @@ class Room implements Broadcast, Flush.Flushable {
   flush(): void {
     const { publications } = this
     this.publications = []
-    const all = concat(publications)
+    const all = this.concat(publications)
     const selective = publications.some(({ except }) => except !== undefined)
     for (const member of this.members.keys()) {
       if (
@@ -169,6 +172,17 @@ class Room implements Broadcast, Flush.Flushable {
         if (member.writeEncoded(all)) member.flush()
       } else this.deliver(member, publications)
     }
+  }
+
+  private concat(publications: ReadonlyArray<Publication>): Uint8Array {
+    if (publications.length === 1) return publications[0]!.frame
+    const bytes = this.natives.allocate(publications.reduce((size, { frame }) => size + frame.length, 0))
+    let offset = 0
+    for (const { frame } of publications) {
+      bytes.set(frame, offset)
+      offset += frame.length
+    }
+    return bytes
   }
 
   /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
@@ -186,17 +200,6 @@ class Room implements Broadcast, Flush.Flushable {
       }
     }
   }
-}
-
-const concat = (publications: ReadonlyArray<Publication>): Uint8Array => {
-  if (publications.length === 1) return publications[0]!.frame
-  const bytes = new Uint8Array(publications.reduce((size, { frame }) => size + frame.length, 0))
-  let offset = 0
-  for (const { frame } of publications) {
-    bytes.set(frame, offset)
-    offset += frame.length
-  }
-  return bytes
 }
 
 const internal = (connection: Connection): BaseConnection => {

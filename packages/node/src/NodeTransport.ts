@@ -31,6 +31,8 @@ class NodeTransport implements Transport.Transport {
   listener: Transport.Listener | undefined
   error: unknown
   closed = false
+  /** Whether the stream holds back more than its own high-water mark, so that a `drain` will follow. */
+  blocked = false
 
   constructor(
     private readonly duplex: OwnedDuplex,
@@ -65,11 +67,12 @@ class NodeTransport implements Transport.Transport {
   write(chunks: ReadonlyArray<Uint8Array>): boolean {
     const { duplex } = this
     if (duplex.destroyed || duplex.writableEnded) return true
-    if (chunks.length === 1) duplex.write(chunks[0])
+    if (chunks.length === 1) this.blocked = !duplex.write(chunks[0])
     else {
       duplex.cork()
       for (const chunk of chunks) duplex.write(chunk)
       duplex.uncork()
+      this.blocked = duplex.writableNeedDrain
     }
     // Node hands small writes to the kernel at once; then nothing refers to the memory any more.
     return duplex.writableLength === 0
@@ -77,7 +80,7 @@ class NodeTransport implements Transport.Transport {
 
   bufferedBytes(): number {
     // Below its own high-water mark the stream tells nobody when the bytes have left, so they do not count.
-    return this.duplex.writableNeedDrain ? this.duplex.writableLength : 0
+    return this.blocked ? this.duplex.writableLength : 0
   }
 
   pause(): void {
@@ -89,7 +92,8 @@ class NodeTransport implements Transport.Transport {
   }
 
   end(): void {
-    this.duplex.end()
+    // Ending twice makes Node build an error with its stack, which costs more than the rest of a closing handshake.
+    if (!this.duplex.writableEnded) this.duplex.end()
   }
 
   abort(): void {
@@ -111,7 +115,9 @@ function onData(this: OwnedDuplex, chunk: Uint8Array): void {
 }
 
 function onDrain(this: OwnedDuplex): void {
-  this[owner]!.listener!.onDrain()
+  const transport = this[owner]!
+  transport.blocked = false
+  transport.listener!.onDrain()
 }
 
 function onEnd(this: OwnedDuplex): void {

@@ -152,10 +152,9 @@ export abstract class BaseConnection implements Flush.Flushable {
     this.awaitInputEffect ??= Effect.async<void>((resume) => {
       // The fiber may have yielded since it looked.
       if (this.queuedMessages > 0 || this.info !== undefined) return resume(Effect.void)
+      // No finalizer, which would cost several operations per wake-up: an interrupted wait ignores its `resume`, and
+      // `unclaim` forgets it.
       this.waiting = resume
-      return Effect.sync(() => {
-        this.waiting = undefined
-      })
     })
     return this.awaitInputEffect
   }
@@ -208,6 +207,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private get unclaim(): Effect.Effect<void> {
     return Effect.sync(() => {
+      this.waiting = undefined
       this.claimed = false
     })
   }

@@ -101,7 +101,7 @@ const credentials = (url: URL): string | undefined | HandshakeError => {
 }
 
 /** `Basic ...` for percent-encoded credentials; `undefined` when they can't be. */
-export const basicCredentials = (username: string, password: string): string | undefined => {
+const basicCredentials = (username: string, password: string): string | undefined => {
   const user = decode(username)
   const secret = decode(password)
   // §2: the first colon ends the user name

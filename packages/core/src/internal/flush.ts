@@ -1,20 +1,34 @@
 /**
- * Writes once per turn: whatever connections put out while fibers ran leaves in one microtask after them, one write per
- * connection. (Which of the moments a turn offers is taken, made no measurable difference.)
+ * Writes once per turn: whatever connections put out while fibers ran leaves after them, one write per connection; in a
+ * microtask, or when the batch of fibers ends that the scheduler of connections runs.
  */
 export interface Flushable {
   flush(): void
 }
 
 let waiting: Array<Flushable> = []
+let inBatch = false
+const settled = Promise.resolve()
 
 const flushAll = (): void => {
   const now = waiting
   waiting = []
-  for (const connection of now) connection.flush()
+  for (let i = 0; i < now.length; i++) now[i]!.flush()
 }
 
 /** Calls `flush` when this turn ends; once per call, so ask once. */
 export const soon = (connection: Flushable): void => {
-  if (waiting.push(connection) === 1) queueMicrotask(flushAll)
+  // A promise's reaction instead of queueMicrotask, which on Node makes an AsyncResource each time.
+  if (waiting.push(connection) === 1 && !inBatch) settled.then(flushAll)
+}
+
+/** Runs `batch` and then flushes. */
+export const after = (batch: () => void): void => {
+  inBatch = true
+  try {
+    batch()
+  } finally {
+    inBatch = false
+  }
+  while (waiting.length > 0) flushAll()
 }

@@ -1,0 +1,53 @@
+/**
+ * The live feed: what the server tells about itself once per interval, over a WebSocket route and as Server-Sent Events, both from
+ * one source.
+ */
+import { WebSocketRoute } from "@effect-ws/core"
+import { EventSchema, EventStreamRoute } from "@effect-ws/eventsource"
+import { Clock, Effect, Layer, PubSub, Schedule, Stream } from "effect"
+import { encodeTick, Tick } from "./protocol.js"
+import { Rooms } from "./Rooms.js"
+import * as Settings from "./Settings.js"
+
+/** The ticks of the last minute or so, then those to come. Who does not keep up misses some. */
+export class Feed extends Effect.Service<Feed>()("demo/Feed", {
+  scoped: Effect.gen(function* () {
+    const rooms = yield* Rooms
+    const { interval, replay } = yield* Settings.feed
+    const hub = yield* Effect.acquireRelease(PubSub.sliding<Tick>({ capacity: 16, replay }), PubSub.shutdown)
+    let n = 0
+    const publish = Effect.gen(function* () {
+      const at = yield* Clock.currentTimeMillis
+      const counts = yield* rooms.counts
+      const heapMiB = Math.round((process.memoryUsage().heapUsed / 0x100000) * 10) / 10
+      const tick: Tick = { _tag: "tick", n: ++n, at, heapMiB, ...counts }
+      yield* PubSub.publish(hub, tick)
+    })
+    yield* Effect.forkScoped(Effect.repeat(publish, Schedule.fixed(interval)))
+    return { ticks: Stream.fromPubSub(hub) }
+  }),
+  dependencies: [Rooms.Default]
+}) {}
+
+/** `/feed` as a WebSocket. The client says nothing; reading tells when it leaves. */
+const WebSocketFeed = Layer.unwrapEffect(
+  Effect.map(Feed, ({ ticks }) =>
+    WebSocketRoute.layer("/feed", {}, (socket) =>
+      Effect.raceFirst(Stream.run(Stream.map(ticks, (tick) => encodeTick(tick)), socket.sink), Stream.runDrain(socket.messages))
+    )
+  )
+)
+
+/** `/events` as Server-Sent Events. A reader that comes back goes on after the last tick that it saw. */
+const EventFeed = EventStreamRoute.layerEffect(
+  "/events",
+  { schema: EventSchema.json(Tick, { event: "tick", id: (tick) => `${tick.n}` }), retry: "1 second" },
+  Effect.map(
+    Feed,
+    ({ ticks }) =>
+      ({ lastEventId }) =>
+        Stream.filter(ticks, (tick) => tick.n > (Number(lastEventId) || 0))
+  )
+)
+
+export const FeedRoutes = Layer.merge(WebSocketFeed, EventFeed)
