@@ -23,14 +23,14 @@ const remembered = (key, value) => {
 
 // ---- a WebSocket that comes back -----------------------------------------------------------------------------------
 
-const firstDelay = 500
+const firstDelay = 1000
 const longestDelay = 15_000
 /** A connection that lived so long was a good one: the next failure starts from the first delay again. */
 const goodAfter = 10_000
 
 /**
- * Keeps a WebSocket to `url` open until `stop`. After the n-th failure in a row it waits 0.5 s doubled n times, at most 15 s,
- * half of it by chance, so that clients of a server that restarts do not all come back at once.
+ * Keeps a WebSocket to `url` open until `stop`. After the n-th failure in a row it waits 1 s, 2 s, 4 s and so on, at most 15 s,
+ * up to half of it less by chance, so that clients of a server that restarts do not all come back at once.
  *
  * `onState` gets `connecting`, `open`, `waiting` (with the time of the next attempt) and `closed`.
  */
@@ -115,7 +115,7 @@ const socketUrl = (path) => new URL(path, location.href.replace(/^http/, "ws")).
 const stateTexts = { idle: "not connected", connecting: "connecting", open: "connected", closed: "not connected" }
 
 const showState = (pill, { state, attempt }) => {
-  const text = state === "waiting" ? `lost; attempt ${attempt} soon` : stateTexts[state]
+  const text = state === "waiting" ? `lost, attempt ${attempt} follows` : stateTexts[state]
   if (pill.textContent !== text) pill.textContent = text
   pill.dataset.state = state
 }
@@ -265,7 +265,10 @@ byId("drop").addEventListener("click", () => chat?.send({ _tag: "drop" }))
 byId("retry").addEventListener("click", () => chat?.now())
 
 byId("room").addEventListener("focus", async () => {
-  const rooms = await fetch("/api/rooms").then((response) => response.json(), () => [])
+  const rooms = await fetch("/api/rooms").then(
+    (response) => response.json(),
+    () => []
+  )
   byId("rooms").replaceChildren(...rooms.map(({ room }) => element("option", { value: room })))
 })
 
@@ -291,14 +294,30 @@ const onTick = (tick) => {
 
 const showFeedState = (status) => showState(byId("feed-state"), status)
 
-/** The browser's EventSource reconnects by itself, and names the last tick that it saw. */
+/**
+ * The browser's EventSource reconnects by itself and names the last tick that it saw; but when it was refused (by a server
+ * that shuts down), it gives up.
+ */
 const eventFeed = () => {
-  const source = new EventSource("/events")
-  showFeedState({ state: "connecting" })
-  source.onopen = () => showFeedState({ state: "open" })
-  source.onerror = () => showFeedState({ state: "connecting" })
-  source.addEventListener("tick", ({ data }) => onTick(JSON.parse(data)))
-  return { stop: () => source.close() }
+  let source
+  let timer
+  const connect = () => {
+    showFeedState({ state: "connecting" })
+    source = new EventSource("/events")
+    source.onopen = () => showFeedState({ state: "open" })
+    source.onerror = () => {
+      showFeedState({ state: "connecting" })
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(connect, 2000)
+    }
+    source.addEventListener("tick", ({ data }) => onTick(JSON.parse(data)))
+  }
+  connect()
+  return {
+    stop: () => {
+      clearTimeout(timer)
+      source.close()
+    }
+  }
 }
 
 const startFeed = (via) => {

@@ -4,16 +4,20 @@
  *     PORT=9001 MAX_MESSAGE_BYTES=1048576 npm run -s example:echo
  */
 import { createServer } from "node:http"
-import { WebSocketRoute } from "@effect-ws/core"
-import { NodeWebSocketServer } from "@effect-ws/node"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
+import { WebSocketRoute } from "@effect-ws/core"
+import { NodeWebSocketServer } from "@effect-ws/node"
 import { Config, Console, Effect, Layer, Stream } from "effect"
 
 const Echo = Layer.unwrapEffect(
-  Effect.map(Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)), (maxMessageBytes) =>
-    // #region echo
-    WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any" }, (socket) => Stream.run(socket.messages, socket.sink))
+  Effect.map(
+    Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)),
+    (maxMessageBytes) =>
+      // #region echo
+      WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any" }, (socket) =>
+        Stream.run(socket.messages, socket.sink)
+      )
     // #endregion
   )
 )

@@ -1,8 +1,9 @@
 /**
  * The chat: one WebSocket route, `/chat/:room?name=...`.
  */
-import { type Message, WebSocketRoute } from "@effect-ws/core"
+
 import { HttpServerResponse } from "@effect/platform"
+import { type Message, WebSocketRoute } from "@effect-ws/core"
 import { Effect, Layer, Schema } from "effect"
 import * as Protocol from "./protocol.js"
 import { Rooms } from "./Rooms.js"

@@ -15,6 +15,7 @@ export class Feed extends Effect.Service<Feed>()("demo/Feed", {
     const rooms = yield* Rooms
     const { interval, replay } = yield* Settings.feed
     const hub = yield* Effect.acquireRelease(PubSub.sliding<Tick>({ capacity: 16, replay }), PubSub.shutdown)
+    const started = yield* Clock.currentTimeMillis
     let n = 0
     const publish = Effect.gen(function* () {
       const at = yield* Clock.currentTimeMillis
@@ -24,7 +25,16 @@ export class Feed extends Effect.Service<Feed>()("demo/Feed", {
       yield* PubSub.publish(hub, tick)
     })
     yield* Effect.forkScoped(Effect.repeat(publish, Schedule.fixed(interval)))
-    return { ticks: Stream.fromPubSub(hub) }
+    return {
+      ticks: Stream.fromPubSub(hub),
+      /** The ID of an event: counting starts again with the server, so it names the server's start too. */
+      idOf: (tick: Tick) => `${started}-${tick.n}`,
+      /** The number of the tick with that ID, 0 for one of an earlier server. */
+      numberOf: (id: string) => {
+        const [start, number] = id.split("-")
+        return start === `${started}` ? Number(number) || 0 : 0
+      }
+    }
   }),
   dependencies: [Rooms.Default]
 }) {}
@@ -33,20 +43,28 @@ export class Feed extends Effect.Service<Feed>()("demo/Feed", {
 const WebSocketFeed = Layer.unwrapEffect(
   Effect.map(Feed, ({ ticks }) =>
     WebSocketRoute.layer("/feed", {}, (socket) =>
-      Effect.raceFirst(Stream.run(Stream.map(ticks, (tick) => encodeTick(tick)), socket.sink), Stream.runDrain(socket.messages))
+      Effect.raceFirst(
+        Stream.run(
+          Stream.map(ticks, (tick) => encodeTick(tick)),
+          socket.sink
+        ),
+        Stream.runDrain(socket.messages)
+      )
     )
   )
 )
 
 /** `/events` as Server-Sent Events. A reader that comes back goes on after the last tick that it saw. */
-const EventFeed = EventStreamRoute.layerEffect(
-  "/events",
-  { schema: EventSchema.json(Tick, { event: "tick", id: (tick) => `${tick.n}` }), retry: "1 second" },
-  Effect.map(
-    Feed,
-    ({ ticks }) =>
-      ({ lastEventId }) =>
-        Stream.filter(ticks, (tick) => tick.n > (Number(lastEventId) || 0))
+const EventFeed = Layer.unwrapEffect(
+  Effect.map(Feed, ({ idOf, numberOf, ticks }) =>
+    EventStreamRoute.layer(
+      "/events",
+      { schema: EventSchema.json(Tick, { event: "tick", id: idOf }), retry: "1 second" },
+      ({ lastEventId }) => {
+        const last = numberOf(lastEventId)
+        return Stream.filter(ticks, (tick) => tick.n > last)
+      }
+    )
   )
 )
 

@@ -42,7 +42,11 @@ const Health = Layer.unwrapEffect(
 
 const RoomList = Layer.unwrapEffect(
   Effect.map(Rooms, ({ list }) =>
-    HttpLayerRouter.add("GET", "/api/rooms", Effect.flatMap(list, (rooms) => HttpServerResponse.json(rooms)))
+    HttpLayerRouter.add(
+      "GET",
+      "/api/rooms",
+      Effect.flatMap(list, (rooms) => HttpServerResponse.json(rooms))
+    )
   )
 )
 

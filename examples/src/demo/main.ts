@@ -6,9 +6,9 @@
  * What else can be set stands in Settings.ts.
  */
 import { createServer } from "node:http"
-import { NodeWebSocketServer } from "@effect-ws/node"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
+import { NodeWebSocketServer } from "@effect-ws/node"
 import { Config, Console, Effect, Layer } from "effect"
 import { ChatRoute } from "./ChatRoute.js"
 import { Feed, FeedRoutes } from "./Feed.js"

@@ -9,6 +9,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Sink from "effect/Sink"
@@ -279,15 +280,16 @@ export const unsafeStart = (
 }
 
 /**
- * Ends a connection as leaving its Scope with `exit` does.
+ * Ends a connection as leaving its Scope with `exit` does, or with a close frame of the caller's choice.
  *
  * @since 0.1.0
  * @category advanced
  */
 export const leave = (
   self: Connection,
-  exit: Parameters<BaseConnection["leave"]>[0]
-): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit) : Effect.void)
+  exit: Exit.Exit<unknown, unknown>,
+  frame?: { readonly code: number; readonly reason?: string }
+): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit, frame) : Effect.void)
 
 /**
  * How the messages of a connection fail, or sending does.

@@ -71,10 +71,15 @@ export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Sche
 export interface UpgradeRequest {
   readonly server: UpgradeServer
   /**
-   * Takes the request's connection over from the HTTP server, writes `head` (a whole 101 response, in Latin-1) and gives the
-   * transport, unread bytes included; `undefined` if the client is gone or the request was answered already.
+   * Takes the connection of `outer` over from the HTTP server, writes `head` (a whole 101 response, in Latin-1) and gives the
+   * transport, unread bytes included; `undefined` if the client is gone or the request was answered already. `inner` is the
+   * request as the handler keeps it (a prefix route changes it); neither has a response any more.
    */
-  readonly take: (request: HttpServerRequest.HttpServerRequest, head: string) => Transport | undefined
+  readonly take: (
+    outer: HttpServerRequest.HttpServerRequest,
+    inner: HttpServerRequest.HttpServerRequest,
+    head: string
+  ) => Transport | undefined
 }
 
 const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())

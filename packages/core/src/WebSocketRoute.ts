@@ -27,6 +27,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
 import type * as ParseResult from "effect/ParseResult"
@@ -38,6 +39,7 @@ import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Handshake from "./engine/Handshake.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
@@ -278,6 +280,7 @@ export const upgrade = <
 // ---------------------------------------------------------------------------------------------------------------------------
 
 type AnyOptions = Options<any, any, any, any, any, any, any, any>
+type CloseFrame = { readonly code: number; readonly reason?: string }
 type AnyHandler = (socket: Connection.Connection, request: Accepted<any, any, any, any>) => Effect.Effect<unknown, any, any>
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
@@ -421,7 +424,7 @@ class Route {
           })
         )
       }
-      const transport = upgrade.take(request, head)
+      const transport = upgrade.take(request, accepted.request, head)
       if (transport === undefined) return Effect.succeed(response)
       const { server } = upgrade
       this.drainTimeoutMillis = server.drainTimeoutMillis
@@ -429,16 +432,24 @@ class Route {
       HttpApp.ejectDefaultScopeClose(scope)
       const runtime = Runtime.make({
         context: withoutSpanAttributes(context),
-        fiberRefs: refs,
+        fiberRefs: ownRefs(refs),
         runtimeFlags: Runtime.defaultRuntimeFlags
       })
       const connection = Connection.unsafeStart(transport, this.settingsOf(server.platform), accepted.subprotocol, clock)
       new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
-        this.handler(connection, accepted),
+        this.handle(connection, accepted),
         FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
       )
       return Effect.succeed(response)
     })
+  }
+
+  private handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
+    try {
+      return this.handler(connection, accepted)
+    } catch (defect) {
+      return Effect.die(defect)
+    }
   }
 
   private settingsOf(platform: Connection.PlatformOptions): Connection.Settings {
@@ -492,22 +503,33 @@ class Handling implements Entry {
 
   /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
   private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    const leave = (frame?: CloseFrame) =>
+      Effect.zipRight(Connection.leave(this.connection, exit, frame), Scope.close(this.scope, exit))
     return Effect.uninterruptible(
-      Effect.zipRight(
-        exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause) ? this.explain(exit.cause) : Effect.void,
-        Effect.zipRight(Connection.leave(this.connection, exit), Scope.close(this.scope, exit))
-      )
+      exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause)
+        ? Effect.flatMap(this.explain(exit.cause), leave)
+        : leave()
     )
   }
 
-  private explain(cause: Cause.Cause<unknown>): Effect.Effect<unknown> {
+  /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
+  private explain(cause: Cause.Cause<unknown>): Effect.Effect<CloseFrame | undefined> {
     const failure = Cause.failureOrCause(cause)
+    let explained = cause
     if (failure._tag === "Left") {
-      if (Connection.isFailure(failure.left)) return Effect.logDebug("WebSocket connection ended", failure.left)
-      const frame = this.route.onError?.(failure.left)
-      if (frame !== undefined) return this.connection.close(frame.code, frame.reason)
+      if (Connection.isFailure(failure.left)) {
+        return Effect.as(Effect.logDebug("WebSocket connection ended", failure.left), undefined)
+      }
+      try {
+        const frame = this.route.onError?.(failure.left)
+        const problem = frame === undefined ? undefined : unsendable(frame.code, frame.reason ?? "")
+        if (problem !== undefined) explained = Cause.sequential(cause, Cause.die(new Error(`onError: ${problem}`)))
+        else if (frame !== undefined) return Effect.succeed(frame)
+      } catch (defect) {
+        explained = Cause.sequential(cause, Cause.die(defect))
+      }
     }
-    return Effect.logError("the handler of a WebSocket route failed", cause)
+    return Effect.as(Effect.logError("the handler of a WebSocket route failed", explained), undefined)
   }
 }
 
@@ -555,3 +577,18 @@ const withoutSpanAttributes = (context: Context.Context<never>): Context.Context
     ? Context.add(context, Tracer.ParentSpan, Tracer.externalSpan({ traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }))
     : context
 }
+
+/**
+ * What the handler's fiber starts with: what middleware has set, without the history that only fibers need which join, and
+ * without what belongs to the response. (The request's own collection would keep 4 KB alive per connection.)
+ */
+const ownRefs = (refs: FiberRefs.FiberRefs): FiberRefs.FiberRefs => {
+  const own: Parameters<typeof FiberRefs.unsafeMake>[0] = new Map()
+  refs.locals.forEach((stack, ref) => {
+    if (ref === FiberRef.currentContext || ref === FiberRef.interruptedCause || ref === preResponseHandlers) return
+    if (stack[0][1] !== (ref as { readonly initial?: unknown }).initial) own.set(ref, stack.length === 1 ? stack : [stack[0]])
+  })
+  return FiberRefs.unsafeMake(own)
+}
+
+const preResponseHandlers: FiberRef.FiberRef<any> = HttpApp.currentPreResponseHandlers

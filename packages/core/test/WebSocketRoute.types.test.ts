@@ -1,7 +1,8 @@
 /** What a route asks of its Layer, by type: exactly the services of the handler, of `accept` and of the schemas, per request. */
-import { Connection, type Message, WebSocketRoute } from "@effect-ws/core"
+
 import { HttpLayerRouter, type HttpServer, type HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
+import { type Connection, type Message, WebSocketRoute } from "@effect-ws/core"
 import { Context, Data, Effect, Layer, type ParseResult, Schema, type Scope, Stream } from "effect"
 
 class Database extends Context.Tag("Database")<Database, { readonly user: string }>() {}
@@ -75,7 +76,11 @@ describe("what a route's Layer requires", () => {
       )
     )
     same<Layer.Layer.Context<typeof route>, Always | Requires<Database>>(true)
-    const plain = WebSocketRoute.each("/each", {}, (message: Message.Message, socket) => void socket.unsafeTrySend(message))
+    const plain = WebSocketRoute.each(
+      "/each",
+      {},
+      (message: Message.Message, socket) => void socket.unsafeTrySend(message)
+    )
     same<Layer.Layer.Context<typeof plain>, Always>(true)
   })
 

@@ -89,8 +89,8 @@ interface Item {
 interface Member {
   /** The items of one turn, and their joined text as bytes, made at most once. True: publishers should wait for it. */
   readonly deliver: (items: ReadonlyArray<Item>, joined: () => ReturnType<typeof wire>) => boolean
-  /** Waits until a full member is not full any more. */
-  readonly drained: Effect.Effect<void>
+  /** Calls back once when a full member is not full any more, if it ever is; answers how to give up. */
+  readonly onDrain: (resume: () => void) => () => void
 }
 
 /**
@@ -113,8 +113,31 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
   Effect.map(Effect.makeSemaphore(1), (semaphore) => {
     const { capacity = 4096, gap = defaultGap, log } = options
     const members = new Set<Member>()
-    const blocked = new Set<Member>()
     let pending: Array<Item> = []
+
+    // Members that publishers wait for, and the publishers that do.
+    const blocked = new Map<Member, () => void>()
+    let waiting: Array<() => void> = []
+
+    const block = (member: Member) => {
+      if (!blocked.has(member))
+        blocked.set(
+          member,
+          member.onDrain(() => unblock(member))
+        )
+    }
+
+    const unblock = (member: Member) => {
+      blocked.delete(member)
+      if (blocked.size > 0) return
+      const resumed = waiting
+      waiting = []
+      for (const resume of resumed) resume()
+    }
+
+    const unblocked = Effect.suspend(() =>
+      blocked.size === 0 ? Effect.void : Effect.async<void>((resume) => void waiting.push(() => resume(Effect.void)))
+    )
 
     /** Runs as a microtask, when the turn that published is over. */
     const flush = () => {
@@ -122,7 +145,7 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
       pending = []
       let bytes: ReturnType<typeof wire> | undefined
       const joined = () => (bytes ??= wire(textOf(items)))
-      for (const member of members) if (member.deliver(items, joined)) blocked.add(member)
+      for (const member of members) if (member.deliver(items, joined)) block(member)
     }
 
     const enqueue = (item: Item) => {
@@ -130,25 +153,17 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
       pending.push(item)
     }
 
-    const unblocked = Effect.suspend(() =>
-      blocked.size === 0
-        ? Effect.void
-        : Effect.forEach(
-            Array.from(blocked),
-            (member) => Effect.map(member.drained, () => void blocked.delete(member)),
-            { concurrency: "unbounded", discard: true }
-          )
-    )
-
     const publish: EventBroadcast["publish"] = (value) =>
-      Effect.suspend(() => {
+      Effect.suspend((): ReturnType<EventBroadcast["publish"]> => {
         const text = Codec.encode(value)
         if (typeof text !== "string") return new ServerSentEvent.InvalidEvent(text)
         if (log === undefined || value._tag !== "Event") {
           enqueue({ value, text })
           return unblocked
         }
-        const append = Effect.map(log.append(value), (event) => enqueue({ value: event, text: Codec.encode(event) as string }))
+        const append = Effect.map(log.append(value), (event) =>
+          enqueue({ value: event, text: Codec.encode(event) as string })
+        )
         // One at a time, so that all see the order of the log.
         return Effect.zipRight(semaphore.withPermits(1)(Effect.uninterruptible(append)), unblocked)
       })
@@ -182,14 +197,15 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
           else held.push(...items)
           return false
         },
-        drained: live.drained
+        onDrain: live.onDrain
       }
       members.add(member)
       const start = Effect.flatMap(missed(lastEventId), (first) =>
         Effect.suspend(() => {
           if (overflowed) return new SubscriberOverflow({ capacity })
           const last = first.at(-1)?.value
-          const known = last?._tag === "Event" ? held!.findIndex(({ value }) => value._tag === "Event" && value.id === last.id) : -1
+          const known =
+            last?._tag === "Event" ? held!.findIndex(({ value }) => value._tag === "Event" && value.id === last.id) : -1
           const items = [...first, ...held!.slice(known + 1)]
           held = undefined
           return Effect.succeed(items)
@@ -197,7 +213,10 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
       )
       const leave = () => {
         members.delete(member)
-        blocked.delete(member)
+        const giveUp = blocked.get(member)
+        if (giveUp === undefined) return
+        giveUp()
+        unblock(member)
       }
       return { start, leave }
     }
@@ -208,12 +227,12 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         Effect.suspend(() => {
           const { leave, start } = join(lastEventId, {
             deliver: (items, joined) => subscriber.offer(joined(), items.length),
-            drained: subscriber.drained
+            onDrain: subscriber.outlet.onDrain
           })
           return start.pipe(
             Effect.flatMap((items) => {
               if (items.length > 0) subscriber.offer(wire(textOf(items)), items.length)
-              return Effect.never
+              return forever
             }),
             Effect.onExit(() => Effect.sync(leave))
           )
@@ -233,11 +252,14 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
               wake?.()
               return false
             },
-            drained: Effect.void
+            onDrain: () => () => {}
           })
           yield* Effect.addFinalizer(() => Effect.sync(leave))
           const first = yield* start
-          const take: Effect.Effect<Chunk.Chunk<ServerSentEvent.Outgoing>, Option.Option<SubscriberOverflow>> = Effect.suspend(() => {
+          const take: Effect.Effect<
+            Chunk.Chunk<ServerSentEvent.Outgoing>,
+            Option.Option<SubscriberOverflow>
+          > = Effect.suspend(() => {
             if (queue.length > 0) {
               const chunk = Chunk.unsafeFromArray(queue)
               queue = []
@@ -254,7 +276,10 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
               take
             )
           })
-          return Stream.concat(Stream.fromIterable(first.map(({ value }) => value)), Stream.repeatEffectChunkOption(take))
+          return Stream.concat(
+            Stream.fromIterable(first.map(({ value }) => value)),
+            Stream.repeatEffectChunkOption(take)
+          )
         })
       )
 
@@ -272,3 +297,6 @@ const textOf = (items: ReadonlyArray<Item>): string => {
 }
 
 const defaultGap = (lastEventId: string) => ({ data: JSON.stringify({ lastEventId }) })
+
+/** `Effect.never` without its timer, of which each would weigh as much as the rest of a subscription. */
+const forever: Effect.Effect<never> = Effect.async<never>(() => {})

@@ -147,7 +147,9 @@ export const keyValueStore = (
     const eventKey = (number: number) => `${prefix}/${number}`
 
     const stored = yield* store.get(headKey).pipe(
-      Effect.flatMap(Option.match({ onNone: () => Effect.succeedNone, onSome: (text) => Effect.option(Schema.decode(Head)(text)) })),
+      Effect.flatMap(
+        Option.match({ onNone: () => Effect.succeedNone, onSome: (text) => Effect.option(Schema.decode(Head)(text)) })
+      ),
       Effect.mapError((cause) => new EventLogError({ operation: "append", cause }))
     )
     let head = Option.isSome(stored) ? stored.value : { epoch: yield* makeEpoch, first: 1, last: 0 }
@@ -179,7 +181,9 @@ export const keyValueStore = (
     return {
       append: (event) =>
         semaphore.withPermits(1)(
-          Effect.uninterruptible(Effect.mapError(append(event), (cause) => new EventLogError({ operation: "append", cause })))
+          Effect.uninterruptible(
+            Effect.mapError(append(event), (cause) => new EventLogError({ operation: "append", cause }))
+          )
         ),
       since: (id) =>
         semaphore.withPermits(1)(
@@ -187,7 +191,11 @@ export const keyValueStore = (
             const number = numberOf(head.epoch, id)
             return number !== undefined && number <= head.last && number >= head.first - 1
               ? Effect.map(read(number + 1), (events) => ({ _tag: "Rest", events }))
-              : Effect.map(read(head.first), (events) => ({ _tag: "Gap", id: idOf(head.epoch, head.first - 1), events }))
+              : Effect.map(read(head.first), (events) => ({
+                  _tag: "Gap",
+                  id: idOf(head.epoch, head.first - 1),
+                  events
+                }))
           }).pipe(Effect.mapError((cause) => new EventLogError({ operation: "since", cause })))
         )
     }

@@ -5,7 +5,10 @@
  *
  * @since 0.1.0
  */
+import * as Cookies from "@effect/platform/Cookies"
 import type * as Headers from "@effect/platform/Headers"
+import * as HttpApp from "@effect/platform/HttpApp"
+import type * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
@@ -118,23 +121,57 @@ export const response: {
   Effect.contextWith((context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>) => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
     if (!acceptsEventStream(request)) {
-      return HttpServerResponse.text("This resource is an event stream (text/event-stream)\n", { status: 406 })
+      return Effect.succeed(notAcceptable)
     }
     const openStreams = Context.getOption(context, OpenStreams)
-    if (Option.isSome(openStreams) && openStreams.value.isStopped()) return closing
+    if (Option.isSome(openStreams) && openStreams.value.isStopped()) return Effect.succeed(closing)
     const { write } = options.schema === undefined ? plain : typed(options.schema)
-    return HttpServerResponse.stream(
-      body(request, Option.getOrUndefined(openStreams), options, (subscriber) => {
-        const direct = options.schema === undefined ? Direct.get(stream) : undefined
-        return Effect.provide(
-          direct?.(subscriber) ??
-            Stream.runForEachChunk(stream, (chunk) => write(subscriber, chunk as Chunk.Chunk<never>)),
-          context as Context.Context<R | RS>
-        )
-      }),
-      { status: options.status ?? 200, contentType: "text/event-stream", headers: headersOf(request, options) }
-    )
+    const direct = options.schema === undefined ? Direct.get(stream) : undefined
+    const services = context as Context.Context<R | RS>
+    const run = (subscriber: Subscriber) =>
+      direct?.(subscriber) ??
+      Effect.provide(
+        Stream.runForEachChunk(stream, (chunk) => write(subscriber, chunk as Chunk.Chunk<never>)),
+        services
+      )
+    const answer = HttpServerResponse.stream(body(request, Option.getOrUndefined(openStreams), options, run), {
+      status: options.status ?? 200,
+      contentType: "text/event-stream",
+      headers: headersOf(request, options)
+    })
+    const node = request.method === "HEAD" ? undefined : Outlet.nodeResponse(request)
+    return node !== undefined && Outlet.ownsSocket(node)
+      ? Effect.as(takeOver(node, answer.body, Option.getOrUndefined(openStreams), options, run), answer)
+      : Effect.succeed(answer)
+  }).pipe(Effect.flatten)
+
+/**
+ * In Node, over HTTP/1, the last pre-response handler serves the stream, with the status and headers that all others made.
+ * The platform then finds the response ended. (It would run the body the same way, with a tower of Channels around it, which
+ * weighs 20 KB for each subscriber. Where something has replaced the body, that is what is sent.)
+ */
+const takeOver = <E>(
+  node: Outlet.NodeResponse,
+  body: HttpBody.HttpBody,
+  openStreams: OpenStreams["Type"] | undefined,
+  options: Options,
+  run: Run<E>
+): Effect.Effect<void> =>
+  HttpApp.appendPreResponseHandler((_, response) => {
+    if (response.body !== body || node.writableEnded) return Effect.succeed(response)
+    node.writeHead(response.status, {
+      ...response.headers,
+      ...(Cookies.isEmpty(response.cookies)
+        ? undefined
+        : { "set-cookie": [...[response.headers["set-cookie"] ?? []].flat(), ...Cookies.toSetCookieHeaders(response.cookies)] })
+    })
+    return Effect.as(
+      Effect.interruptible(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, run)),
+      response
+    ).pipe(Effect.orDie)
   })
+
+const notAcceptable = HttpServerResponse.text("This resource is an event stream (text/event-stream)\n", { status: 406 })
 
 const closing = HttpServerResponse.text("The server is shutting down\n", {
   status: 503,
@@ -153,7 +190,9 @@ const headersOf = (request: HttpServerRequest.HttpServerRequest, options: Option
   }
 }
 
-const headerEntries = (headers: Headers.Input): Iterable<readonly [string, string | ReadonlyArray<string> | undefined]> =>
+const headerEntries = (
+  headers: Headers.Input
+): Iterable<readonly [string, string | ReadonlyArray<string> | undefined]> =>
   Symbol.iterator in headers
     ? Array.from(headers, ([name, value]) => [name.toLowerCase(), value] as const)
     : Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value as string] as const)
@@ -174,12 +213,17 @@ const body = <E>(
   Stream.suspend(() => {
     const node = Outlet.nodeResponse(request)
     if (node !== undefined) {
-      return Stream.fromChannel(Channel.fromEffect(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, run)))
+      return Stream.fromChannel(
+        Channel.fromEffect(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, run))
+      )
     }
     const { body, outlet } = Outlet.portable()
     return Stream.unwrapScoped(
       Effect.map(Effect.forkScoped(pump(outlet, openStreams, undefined, options, run)), (fiber) =>
-        Stream.concat(body, Stream.execute(Effect.flatMap(Fiber.await(fiber), (exit) => (isBroken(exit) ? exit : Effect.void))))
+        Stream.concat(
+          body,
+          Stream.execute(Effect.flatMap(Fiber.await(fiber), (exit) => (isBroken(exit) ? exit : Effect.void)))
+        )
       )
     )
   })
@@ -236,7 +280,7 @@ const pump = <E>(
         beforeClose?.delete(stop)
         if (isBroken(exit)) return Effect.async<void>((resume) => outlet.abort(() => resume(Effect.void)))
         if (cut) return Effect.die(new SlowReaderCut())
-        if (Exit.isSuccess(exit)) outlet.end()
+        outlet.end()
         return Effect.void
       })
     })
@@ -281,8 +325,9 @@ const typed = <A, R>(
   const encode = Schema.encode(schema)
   return {
     write: (subscriber, chunk) =>
-      Effect.flatMap(Effect.forEach(chunk, (value) => encode(value)), (fields) =>
-        plain.write(subscriber, Chunk.map(Chunk.unsafeFromArray(fields), ServerSentEvent.make))
+      Effect.flatMap(
+        Effect.forEach(chunk, (value) => encode(value)),
+        (fields) => plain.write(subscriber, Chunk.map(Chunk.unsafeFromArray(fields), ServerSentEvent.make))
       )
   }
 }

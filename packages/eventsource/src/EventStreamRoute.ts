@@ -122,21 +122,23 @@ const add = <E, R, EX, RX>(
     yield* router.add(
       "GET",
       path,
-      Effect.contextWithEffect((context: Context.Context<HttpServerRequest.HttpServerRequest | HttpLayerRouter.RouteContext>) => {
-        const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-        const answer = handler({
-          lastEventId: EventStream.lastEventId(request),
-          url: request.url,
-          params: Context.get(context, HttpLayerRouter.RouteContext).params,
-          request
-        })
-        const respond = (stream: Stream.Stream<ServerSentEvent.Outgoing, E, R>) =>
-          Effect.provideService(EventStream.response(stream, options), EventStream.OpenStreams, openStreams)
-        return Effect.isEffect(answer)
-          ? Effect.flatMap(answer, (answer) =>
-              HttpServerResponse.isServerResponse(answer) ? Effect.succeed(answer) : respond(answer)
-            )
-          : respond(answer)
-      })
+      Effect.contextWithEffect(
+        (context: Context.Context<HttpServerRequest.HttpServerRequest | HttpLayerRouter.RouteContext>) => {
+          const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+          const answer = handler({
+            lastEventId: EventStream.lastEventId(request),
+            url: request.url,
+            params: Context.get(context, HttpLayerRouter.RouteContext).params,
+            request
+          })
+          const respond = (stream: Stream.Stream<ServerSentEvent.Outgoing, E, R>) =>
+            Effect.provideService(EventStream.response(stream, options), EventStream.OpenStreams, openStreams)
+          return Effect.isEffect(answer)
+            ? Effect.flatMap(answer, (answer) =>
+                HttpServerResponse.isServerResponse(answer) ? Effect.succeed(answer) : respond(answer)
+              )
+            : respond(answer)
+        }
+      )
     )
   })

@@ -21,6 +21,9 @@ import type * as Stream from "node:stream"
 export const fromDuplex = (duplex: Stream.Duplex, head?: Uint8Array | undefined): Transport.Transport =>
   new NodeTransport(duplex as OwnedDuplex, head)
 
+/** @internal */
+export const ownsListener = (listener: unknown): boolean => listener === onClose
+
 const owner = Symbol("@effect-ws/node/NodeTransport")
 
 interface OwnedDuplex extends Stream.Duplex {
@@ -33,6 +36,8 @@ class NodeTransport implements Transport.Transport {
   closed = false
   /** Whether the stream holds back more than its own high-water mark, so that a `drain` will follow. */
   blocked = false
+  /** Bytes that came before the end, if that came before all this began. */
+  private early: Uint8Array | undefined
 
   constructor(
     private readonly duplex: OwnedDuplex,
@@ -46,7 +51,10 @@ class NodeTransport implements Transport.Transport {
       if (duplex.timeout) duplex.setTimeout(0)
       duplex.setNoDelay(true)
     }
-    if (head !== undefined && head.length > 0) duplex.unshift(head)
+    if (head === undefined || head.length === 0) return
+    // Nothing may be put back into a stream that has ended.
+    if (duplex.readableEnded) this.early = head
+    else duplex.unshift(head)
   }
 
   open(listener: Transport.Listener): void {
@@ -62,6 +70,15 @@ class NodeTransport implements Transport.Transport {
     duplex.on("end", onEnd)
     // A stream that was paused by whoever owned it before does not flow by itself.
     duplex.resume()
+    if (duplex.readableEnded) queueMicrotask(() => this.endedBefore(listener))
+  }
+
+  /** The end came before anyone listened to it. */
+  private endedBefore(listener: Transport.Listener): void {
+    if (this.closed) return
+    if (this.early !== undefined) listener.onData(this.early)
+    this.early = undefined
+    listener.onEnd()
   }
 
   write(chunks: ReadonlyArray<Uint8Array>): boolean {

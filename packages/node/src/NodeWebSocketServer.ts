@@ -8,7 +8,7 @@
  * @since 0.1.0
  */
 import * as Http from "node:http"
-import type * as Net from "node:net"
+import * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import type { Transport } from "@effect-ws/core"
 import { Upgrade } from "@effect-ws/core"
@@ -115,9 +115,14 @@ export const attach =
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node's own listener is gone by now; without one a reset by the client would end the process.
       socket.on("error", ignore)
+      socket.on("finish", linger)
       Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head))
       // Nobody serves any more (or yet), but the socket still accepts.
       if (closing || server.listenerCount("upgrade") === 1) refuse(socket)
+    })
+    server.prependListener("request", (_: Http.IncomingMessage, response: Http.ServerResponse) => {
+      if (server.listenerCount("request") > 1) return
+      response.writeHead(503, { "content-type": "text/plain", "retry-after": "1", connection: "close" }).end(shuttingDown)
     })
     const close = server.close.bind(server)
     server.close = (callback) => {
@@ -133,12 +138,26 @@ const scheduler = Upgrade.makeScheduler(setImmediate)
 
 const ignore = () => {}
 
+const shuttingDown = "The server is shutting down.\n"
+
 const refuse = (socket: Duplex): void => {
-  const body = "The server is shutting down.\n"
   socket.end(
-    `HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\nRetry-After: 1\r\n` +
-      `Connection: close\r\n\r\n${body}`
+    `HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: ${shuttingDown.length}\r\n` +
+      `Retry-After: 1\r\nConnection: close\r\n\r\n${shuttingDown}`
   )
+}
+
+const lingerMillis = 2000
+
+/**
+ * A refused request has its answer. The rest of what the client sends is dropped, so that it sees the answer and not a reset;
+ * one that does not end its side is cut after a while. (Node leaves upgraded sockets half open.)
+ */
+function linger(this: Duplex): void {
+  if (this.destroyed) return
+  this.resume()
+  const timer = setTimeout(() => this.destroy(), lingerMillis)
+  this.once("close", () => clearTimeout(timer))
 }
 
 class NodeUpgrade implements Upgrade.UpgradeRequest {
@@ -152,21 +171,55 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     this.closeListeners = socket.listenerCount("close")
   }
 
-  take(request: HttpServerRequest.HttpServerRequest, head: string): Transport.Transport | undefined {
+  take(
+    outer: HttpServerRequest.HttpServerRequest,
+    inner: HttpServerRequest.HttpServerRequest,
+    head: string
+  ): Transport.Transport | undefined {
     const { socket } = this
-    const response = NodeHttpServerRequest.toServerResponse(request)
+    const response = NodeHttpServerRequest.toServerResponse(outer)
     if (response.writableEnded || response.headersSent || socket.destroyed || !socket.writable) return undefined
     // The platform ends the socket when the response is finished. Detached, the response writes nothing, and counts as sent.
     response.removeAllListeners("finish")
     response.detachSocket(socket as Net.Socket)
     response.end()
     socket.removeListener("error", ignore)
-    // The platform's listener would keep the request's fiber in memory as long as the connection lives.
-    for (const listener of socket.listeners("close").slice(this.closeListeners)) {
-      socket.removeListener("close", listener as () => void)
-    }
+    socket.removeListener("finish", linger)
+    forgetResponse(outer)
+    forgetResponse(inner)
     const transport = NodeTransport.fromDuplex(socket, this.head)
     socket.write(head, "latin1")
+    process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }
 }
+
+/**
+ * Takes the platform's own listener off the socket, which would keep the request's fiber in memory as long as the connection
+ * lives. The platform adds it after the fiber's first run, so it may not be there yet when that takes the socket over.
+ */
+const forgetRequest = (socket: Duplex, closeListeners: number): void => {
+  for (const listener of socket.listeners("close").slice(closeListeners)) {
+    if (!NodeTransport.ownsListener(listener)) socket.removeListener("close", listener as () => void)
+  }
+}
+
+/**
+ * Lets go of what the platform's request object needs for an answer: closures that also hold the request's fiber. A handler that
+ * keeps its request would keep all of it alive, 9 KB per connection.
+ */
+const forgetResponse = (request: HttpServerRequest.HttpServerRequest): void => {
+  const platform = request as { response?: unknown; upgradeEffect?: unknown }
+  if (typeof platform.response === "function") platform.response = endedResponse()
+  if (platform.upgradeEffect !== undefined) platform.upgradeEffect = undefined
+}
+
+/** A response that was sent, which is what the platform looks for when the request's fiber ends. */
+const endedResponse = (): Http.ServerResponse => {
+  if (ended === undefined) {
+    ended = new Http.ServerResponse(new Http.IncomingMessage(new Net.Socket()))
+    ended.end()
+  }
+  return ended
+}
+let ended: Http.ServerResponse | undefined

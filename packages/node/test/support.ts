@@ -1,10 +1,10 @@
 /** What the tests of the server share: a server on the loopback, and a raw client that sends whatever a test wants. */
 import * as Http from "node:http"
 import * as Net from "node:net"
-import { NodeWebSocketServer } from "@effect-ws/node"
 import { HttpLayerRouter } from "@effect/platform"
+import { NodeWebSocketServer } from "@effect-ws/node"
 import { Deferred, Effect, Exit, HashMap, Layer, Logger, LogLevel, Scope } from "effect"
-import { type FrameFields, encodeFrame, FrameReader, type RawFrame } from "../../core/test/conformance/rawFrames.js"
+import { encodeFrame, type FrameFields, FrameReader, type RawFrame } from "../../core/test/conformance/rawFrames.js"
 
 /** One line of the log. */
 export interface LogLine {
@@ -18,6 +18,8 @@ export interface Serving {
   readonly port: number
   readonly server: Http.Server
   readonly logs: ReadonlyArray<LogLine>
+  /** Waits for a line of the log that contains the text. */
+  readonly logged: (text: string) => Effect.Effect<LogLine>
   /** Waits until the server has so many sockets, upgraded ones included. */
   readonly sockets: (count: number) => Effect.Effect<void>
   /** Stops it as leaving its Scope does. */
@@ -38,7 +40,7 @@ export interface ServeOptions extends NodeWebSocketServer.Options {
 }
 
 /** All that is logged goes to `logs`. */
-export const logsTo = (logs: Array<LogLine>) =>
+export const logsTo = (logs: { push(line: LogLine): unknown }) =>
   Layer.mergeAll(
     Logger.replace(
       Logger.defaultLogger,
@@ -59,6 +61,11 @@ export const serve = (routes: Routes, options: ServeOptions = {}): Effect.Effect
   Effect.gen(function* () {
     const scope = yield* Scope.make()
     const logs: Array<LogLine> = []
+    const watching = new Set<() => void>()
+    const log = (line: LogLine) => {
+      logs.push(line)
+      for (const check of watching) check()
+    }
     const stopping = yield* Deferred.make<void>()
     const count = countSockets()
     let server: Http.Server | undefined
@@ -77,7 +84,7 @@ export const serve = (routes: Routes, options: ServeOptions = {}): Effect.Effect
       disableLogger: true
     }).pipe(
       Layer.provide(NodeWebSocketServer.layer(createServer, { port: 0, host: "127.0.0.1", ...options })),
-      Layer.provide(logsTo(logs))
+      Layer.provide(logsTo({ push: log }))
     )
     yield* Layer.buildWithScope(app, scope).pipe(Effect.orDie)
     const stop = Scope.close(scope, Exit.void)
@@ -86,6 +93,17 @@ export const serve = (routes: Routes, options: ServeOptions = {}): Effect.Effect
       port: portOf(server!),
       server: server!,
       logs,
+      logged: (text) =>
+        Effect.async<LogLine>((resume) => {
+          const check = () => {
+            const line = logs.find((line) => line.text.includes(text))
+            if (line === undefined) return
+            watching.delete(check)
+            resume(Effect.succeed(line))
+          }
+          watching.add(check)
+          check()
+        }),
       sockets: count.sockets,
       stop,
       stopping: Deferred.await(stopping)
@@ -261,14 +279,17 @@ export class RawClient {
   })
 
   /** The code and reason of the close frame which comes next; 1005 without, 1006 for the end of the connection. */
-  readonly closeFrame: Effect.Effect<{ readonly code: number; readonly reason: string }> = Effect.map(this.frame, (frame) => {
-    if (frame === undefined) return { code: 1006, reason: "" }
-    if (frame.opcode !== 8) throw new Error(`no close frame but ${frame.opcode}`)
-    const payload = Buffer.from(frame.payload)
-    return payload.length === 0
-      ? { code: 1005, reason: "" }
-      : { code: payload.readUInt16BE(0), reason: payload.toString("utf8", 2) }
-  })
+  readonly closeFrame: Effect.Effect<{ readonly code: number; readonly reason: string }> = Effect.map(
+    this.frame,
+    (frame) => {
+      if (frame === undefined) return { code: 1006, reason: "" }
+      if (frame.opcode !== 8) throw new Error(`no close frame but ${frame.opcode}`)
+      const payload = Buffer.from(frame.payload)
+      return payload.length === 0
+        ? { code: 1005, reason: "" }
+        : { code: payload.readUInt16BE(0), reason: payload.toString("utf8", 2) }
+    }
+  )
 
   sendText(text: string): Effect.Effect<void> {
     return this.write(clientText(text))
@@ -279,9 +300,9 @@ export class RawClient {
     return this.write(clientFrame({ opcode: 8, payload: Uint8Array.of(code >> 8, code & 0xff) }))
   }
 
-  /** The closing handshake, by us. */
+  /** The closing handshake, by us; the server ends its side first (RFC 6455 §7.1.1). */
   close(code = 1000): Effect.Effect<{ readonly code: number; readonly reason: string }> {
-    return Effect.zipLeft(Effect.zipRight(this.sendClose(code), this.closeFrame), this.ended)
+    return Effect.zipLeft(Effect.zipRight(this.sendClose(code), this.closeFrame), Effect.zipRight(this.ended, this.end))
   }
 
   /** Waits for the end and says how it came; what was still to be read is dropped. */
@@ -318,7 +339,11 @@ export const connect = (
   )
 
 /** A connection on which a handshake was accepted. */
-export const open = (port: number, path: string, headers: RawHeaders = {}): Effect.Effect<RawClient, never, Scope.Scope> =>
+export const open = (
+  port: number,
+  path: string,
+  headers: RawHeaders = {}
+): Effect.Effect<RawClient, never, Scope.Scope> =>
   Effect.gen(function* () {
     const client = yield* connect(port)
     const answer = yield* client.upgrade(path, headers)

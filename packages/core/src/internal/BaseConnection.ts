@@ -596,12 +596,8 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private closeWith(code: number, reason: string): Effect.Effect<CloseInfo> {
     return Effect.suspend(() => {
-      if (!CloseCode.isSendable(code)) {
-        return Effect.dieMessage(`${code} is no close code that may be sent (1000-1003, 1007-1014, 3000-4999)`)
-      }
-      if (portable.textByteLength(reason) > CloseCode.maxReasonBytes) {
-        return Effect.dieMessage(`a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`)
-      }
+      const problem = unsendable(code, reason)
+      if (problem !== undefined) return Effect.dieMessage(problem)
       this.startClose(code, reason)
       return Effect.zipLeft(this.closed, this.awaitGone)
     })
@@ -611,17 +607,28 @@ export abstract class BaseConnection implements Flush.Flushable {
     return Effect.sync(() => this.cut())
   }
 
-  /** Leaves politely: the close code that `exit` stands for; nothing more is delivered; waits until all is gone. */
-  leave(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+  /** Leaves politely: with `frame`, or the close code that `exit` stands for; nothing more is delivered; waits until all is gone. */
+  leave(
+    exit: Exit.Exit<unknown, unknown>,
+    frame?: { readonly code: number; readonly reason?: string }
+  ): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.isGone) return Effect.void
-      this.startClose(exitCloseCode(exit), "")
+      this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
       this.discards = true
       this.takeAll()
       return this.awaitGone
     })
   }
 }
+
+/** Why a close frame can't be sent, if so. */
+export const unsendable = (code: number, reason: string): string | undefined =>
+  !CloseCode.isSendable(code)
+    ? `${code} is no close code that may be sent (1000-1003, 1007-1014, 3000-4999)`
+    : portable.textByteLength(reason) > CloseCode.maxReasonBytes
+      ? `a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`
+      : undefined
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1

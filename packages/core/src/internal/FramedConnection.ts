@@ -181,9 +181,7 @@ export class FramedConnection extends BaseConnection implements Listener {
       const action = actions[i]!
       switch (action._tag) {
         case "Deliver": {
-          if (!this.consumerWaits) {
-            for (const message of action.messages) this.queuedBytes += message.length
-          }
+          for (const message of action.messages) this.queuedBytes += message.length
           this.deliver(action.messages)
           break
         }

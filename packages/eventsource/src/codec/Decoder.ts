@@ -108,7 +108,7 @@ export class Decoder {
         start = this.decodeBlocks(text, start, feedAt, returnAt)
         if (feedAt < start) feedAt = next(text, "\n", start)
       }
-      const stop = feedAt < returnAt ? feedAt : returnAt
+      const stop = Math.min(feedAt, returnAt)
       if (stop === end) break
       if (this.lineBytes > 0) {
         if (!this.endKeptLine(text.slice(start, stop), ascii)) return

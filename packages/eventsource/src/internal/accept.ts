@@ -28,7 +28,9 @@ export const decodeHeader = (value: string): string => {
   }
   if (ascii) return value
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(value, (character) => character.charCodeAt(0)))
+    return new TextDecoder("utf-8", { fatal: true }).decode(
+      Uint8Array.from(value, (character) => character.charCodeAt(0))
+    )
   } catch {
     return value
   }

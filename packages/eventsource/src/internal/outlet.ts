@@ -49,10 +49,11 @@ interface NodeSocket extends NodeWritable {
   readonly _httpMessage?: unknown
 }
 
-interface NodeResponse extends NodeWritable {
+export interface NodeResponse extends NodeWritable {
   readonly socket: NodeSocket | null
   /** True for the bodies of HTTP/1.1 whose length is not known. */
   readonly chunkedEncoding?: boolean
+  readonly writeHead: (status: number, headers: Readonly<Record<string, string | ReadonlyArray<string>>>) => unknown
   readonly writableEnded: boolean
   readonly destroyed: boolean
   readonly flushHeaders: () => void
@@ -81,9 +82,13 @@ const internalError = 0x2
 export const patience = 5000
 
 export const fromNode = (response: NodeResponse): Outlet =>
-  isHttp1(response) && response.socket?._httpMessage === response
+  ownsSocket(response)
     ? throughSocket(response, response.socket)
     : throughResponse(response, response.stream ?? response)
+
+/** Whether the response goes over HTTP/1 and it is its turn on the connection. */
+export const ownsSocket = (response: NodeResponse): response is NodeResponse & { readonly socket: NodeSocket } =>
+  isHttp1(response) && response.socket?._httpMessage === response
 
 /**
  * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
@@ -111,16 +116,20 @@ const throughSocket = (response: NodeResponse, socket: NodeSocket): Outlet => {
     },
     abort: (done) => {
       if (!socket.writable) {
+        response.end()
         done()
       } else if (chunked) {
-        // A chunked body without its last chunk is incomplete (RFC 9112 §8).
+        // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
+        // end, which tells it that the response is done, writes nothing any more.
         resetAfter(socket, patience)
         socket.destroySoon()
+        response.end()
         done()
       } else {
         // A body that ends with the connection is broken by a reset only.
         whenDrained(socket, () => {
           socket.resetAndDestroy()
+          response.end()
           done()
         })
       }

@@ -46,8 +46,7 @@ export class Subscriber {
   }
 
   /** Waits until what was written is taken. */
-  readonly drained: Effect.Effect<void> = Effect.async<void>((resume) => {
-    const giveUp = this.outlet.onDrain(() => resume(Effect.void))
-    return Effect.sync(giveUp)
-  })
+  get drained(): Effect.Effect<void> {
+    return Effect.async<void>((resume) => Effect.sync(this.outlet.onDrain(() => resume(Effect.void))))
+  }
 }

@@ -1,0 +1,144 @@
+import { HttpLayerRouter, HttpServer } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import { type Connection, type Message, WebSocketClient, WebSocketRoute } from "@effect-ws/core"
+import { NodeWebSocketClient, NodeWebSocketServer } from "@effect-ws/node"
+import { Effect, Layer, Stream } from "effect"
+import { run, start } from "./program.js"
+
+const mebibyte = 0x100000
+
+const ready = Effect.gen(function* () {
+  const program = yield* start("echo.js", [], { PORT: "0" })
+  const line = yield* program.firstLine
+  assert.match(line, /^READY ws:\/\/127\.0\.0\.1:\d+\/$/)
+  return { program, url: line.slice("READY ".length) }
+})
+
+describe("echo", () => {
+  it.scopedLive("sends every message back with its kind, on every path", () =>
+    Effect.gen(function* () {
+      const { url } = yield* ready
+      for (const path of ["", "a", "a/b?c=d"]) {
+        const socket = yield* WebSocketClient.connect(`${url}${path}`)
+        const messages: ReadonlyArray<Message.Message> = ["text", new Uint8Array([0, 255]), "", new Uint8Array(0)]
+        yield* socket.sendAll(messages)
+        for (const message of messages) assert.deepStrictEqual(yield* socket.take, message)
+      }
+    }).pipe(Effect.provide(NodeWebSocketClient.layer))
+  )
+
+  it.scopedLive("takes 1 MiB by default and refuses a byte more with 1009", () =>
+    Effect.gen(function* () {
+      const { url } = yield* ready
+      const socket = yield* WebSocketClient.connect(url)
+      yield* socket.send("x".repeat(mebibyte))
+      assert.strictEqual((yield* socket.take).length, mebibyte)
+      yield* socket.send("x".repeat(mebibyte + 1))
+      assert.strictEqual((yield* socket.closed).code, 1009)
+    }).pipe(Effect.provide(NodeWebSocketClient.layer))
+  )
+})
+
+describe("echo client", () => {
+  /** A server that treats one connection as the row says; `outcome` is what came back. */
+  const serve = <A>(handler: (socket: Connection.Connection) => Effect.Effect<A, unknown>) => {
+    let received: A | undefined
+    const Route = WebSocketRoute.layer("/*", {}, (socket) =>
+      Effect.map(handler(socket), (value) => {
+        received = value
+      })
+    )
+    const server = HttpLayerRouter.serve(Route, { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provideMerge(NodeWebSocketServer.layerTest)
+    )
+    return (env: Readonly<Record<string, string>> = {}) =>
+      HttpServer.addressFormattedWith((address) => run("echo-client.js", [address.replace(/^http/, "ws")], env)).pipe(
+        Effect.map((ended) => ({ ended, received })),
+        Effect.provide(server)
+      )
+  }
+
+  const askTwice = (socket: Connection.Connection) =>
+    Effect.gen(function* () {
+      yield* socket.sendAll(["text", new Uint8Array([1, 2])])
+      return [yield* socket.take, yield* socket.take]
+    })
+
+  const endings: ReadonlyArray<{
+    readonly name: string
+    readonly end: (socket: Connection.Connection) => Effect.Effect<unknown>
+    readonly code: number
+    readonly stderr: RegExp
+  }> = [
+    { name: "1000", end: (socket) => socket.close(1000), code: 0, stderr: /^$/ },
+    { name: "1001", end: (socket) => socket.close(1001), code: 0, stderr: /^$/ },
+    { name: "1011", end: (socket) => socket.close(1011, "oh"), code: 0, stderr: /code 1011, "oh"/ },
+    { name: "4000", end: (socket) => socket.close(4000), code: 0, stderr: /code 4000/ },
+    { name: "no close frame", end: (socket) => socket.abort, code: 1, stderr: /transport was lost.*1006/ }
+  ]
+  for (const { code, end, name, stderr } of endings) {
+    it.live(`echoes with the kind, then ends with ${code} after ${name}`, () =>
+      Effect.gen(function* () {
+        const { ended, received } = yield* serve((socket) => Effect.zipLeft(askTwice(socket), end(socket)))()
+        assert.deepStrictEqual(received, ["text", new Uint8Array([1, 2])])
+        assert.strictEqual(ended.code, code)
+        assert.match(ended.stderr, stderr)
+      })
+    )
+  }
+
+  it.live("refuses a message larger than MAX_MESSAGE_BYTES with 1009 and ends with 1", () =>
+    Effect.gen(function* () {
+      const { ended, received } = yield* serve((socket) =>
+        Effect.zipRight(
+          socket.send("x".repeat(101)),
+          Effect.map(Effect.zipRight(Effect.exit(Stream.runDrain(socket.messages)), socket.closed), ({ code }) => code)
+        )
+      )({ MAX_MESSAGE_BYTES: "100" })
+      assert.strictEqual(received, 1009)
+      assert.strictEqual(ended.code, 1)
+      assert.match(ended.stderr, /message too big/)
+    })
+  )
+
+  it.scopedLive(
+    "echo server and echo client pass a message on between them, and the server's end ends both with 0",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* ready
+        const messages: ReadonlyArray<Message.Message> = ["there", new Uint8Array([7]), "and back"]
+        const { ended, received } = yield* serve((socket) =>
+          Effect.gen(function* () {
+            const upstream = yield* WebSocketClient.connect(server.url)
+            const seen: Array<Message.Message> = []
+            for (const message of messages) {
+              yield* upstream.send(message)
+              yield* socket.send(yield* upstream.take)
+              seen.push(yield* socket.take)
+            }
+            yield* server.program.signal("SIGINT")
+            const { code } = yield* upstream.closed
+            yield* socket.close(code)
+            return { seen, code }
+          }).pipe(Effect.scoped, Effect.provide(NodeWebSocketClient.layer))
+        )()
+        assert.deepStrictEqual(received, { seen: messages, code: 1001 })
+        assert.strictEqual((yield* server.program.ended).code, 0)
+        assert.strictEqual(ended.code, 0)
+      })
+  )
+
+  const failures = [
+    { name: "no URL", args: [], stderr: /usage/ },
+    { name: "a URL of another scheme", args: ["ftp://127.0.0.1/"], stderr: /scheme/ },
+    { name: "a port where nobody listens", args: ["ws://127.0.0.1:1/"], stderr: /ECONNREFUSED/ }
+  ]
+  for (const { args, name, stderr } of failures) {
+    it.live(`ends with 1 for ${name}`, () =>
+      Effect.map(run("echo-client.js", args), (ended) => {
+        assert.strictEqual(ended.code, 1)
+        assert.match(ended.stderr, stderr)
+      })
+    )
+  }
+})

@@ -1,0 +1,47 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { run } from "./program.js"
+
+/** What each program of the documents prints, whole. */
+const programs: Record<string, ReadonlyArray<string>> = {
+  "in-memory": ["echoed: hello", "echoed: from", "echoed: effect-ws", "closed with 1000 by the local side"],
+  server: ["health: ok", "echoed: hello"],
+  client: [
+    "connected, subprotocol feed.v1",
+    "prices 1",
+    "prices 2",
+    "prices 3",
+    "closed with 1000 by the remote side",
+    "no connection: Response, Refused, 401, who are you?"
+  ],
+  heartbeat: [
+    "a ping of our own was answered within a second: true",
+    "the peer did not answer the heartbeat's ping",
+    "the connection ended with 1006"
+  ],
+  backpressure: [
+    "4 messages went, the next one would have to wait behind 4128 bytes",
+    "sent after the line was free again",
+    "all 100 messages came through: 103200 bytes"
+  ],
+  broadcast: ["bob: hello, everybody", "cyd: hello, everybody"],
+  fragments: ["one message: row 1;row 2;row 3;row 4;row 5;", "failed: the database is gone", "closed with 1011"],
+  accept: ["Ada sees account 7", "refused with 401: unknown token", "refused with 400: "],
+  middleware: ["hello Ada", "401: log in first"],
+  json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
+  "http-api": ["echoed: through HttpApi"],
+  testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
+}
+
+describe("programs", () => {
+  for (const [name, lines] of Object.entries(programs)) {
+    it.live(`${name} prints what the documents say and ends by itself`, () =>
+      Effect.map(run(`${name}.js`), ({ code, stderr, stdout }) =>
+        assert.deepStrictEqual([stdout.filter(isOurs), stderr, code], [lines, "", 0])
+      )
+    )
+  }
+})
+
+/** Not the line in which the server's platform says where it listens. */
+const isOurs = (line: string): boolean => !line.includes("Listening on")
