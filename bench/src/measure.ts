@@ -72,7 +72,8 @@ const leastDisturbed = async (
 }
 
 const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Promise<Record<string, Figures>> => {
-  const { cores, note, seconds, warmupSeconds } = options
+  const { cores, note, seconds } = options
+  const warmupSeconds = Math.max(options.warmupSeconds, row.kind === "handshakes" ? row.warmupSeconds : 0)
   const process = await startServer(cores?.server, server.file, options.nodeArgs)
   try {
     let before: CpuAnswer | undefined

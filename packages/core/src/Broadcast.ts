@@ -84,6 +84,9 @@ export interface Broadcast {
  */
 export const make = (options: Options = {}): Effect.Effect<Broadcast> => Effect.sync(() => new Room(options))
 
+/** What is published in one turn leaves before it ends, once it is so much. */
+const maxPendingBytes = 0x10000
+
 interface Publication {
   readonly message: Message
   readonly frame: Uint8Array
@@ -93,6 +96,7 @@ interface Publication {
 class Room implements Broadcast, Flush.Flushable {
   private readonly members = new Map<BaseConnection, number>()
   private publications: Array<Publication> = []
+  private pendingBytes = 0
   private droppedCount = 0
   private disconnectedCount = 0
   /** Those of the members, whose transports take their own kind of bytes as they are. */
@@ -109,12 +113,15 @@ class Room implements Broadcast, Flush.Flushable {
     Effect.acquireRelease(
       Effect.sync(() => {
         const connection = internal(member)
+        // Who was a member when something was published gets it, and nobody else.
+        this.flush()
         if (connection instanceof FramedConnection) this.natives = connection.protocol.output.natives
         this.members.set(connection, (this.members.get(connection) ?? 0) + 1)
         return connection
       }),
       (connection) =>
         Effect.sync(() => {
+          this.flush()
           const joined = this.members.get(connection)! - 1
           if (joined === 0) this.members.delete(connection)
           else this.members.set(connection, joined)
@@ -129,7 +136,7 @@ class Room implements Broadcast, Flush.Flushable {
         return Effect.void
       }
       return Effect.zipRight(
-        Effect.forEach(slow, (member) => member.hasRoomAgain, { discard: true }),
+        Effect.forEach(slow, (member) => member.awaitBuffered(this.allowance), { discard: true }),
         Effect.sync(() => this.put(message, options?.except))
       )
     })
@@ -141,7 +148,10 @@ class Room implements Broadcast, Flush.Flushable {
   private put(message: Message, except: Connection | undefined): void {
     if (this.members.size === 0) return
     const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
-    if (this.publications.push({ message, frame: frame(this.natives, opcode, message), except }) === 1) Flush.soon(this)
+    const publication = { message, frame: frame(this.natives, opcode, message), except }
+    if (this.publications.push(publication) === 1) Flush.soon(this)
+    this.pendingBytes += publication.frame.length
+    if (this.pendingBytes >= maxPendingBytes) this.flush()
   }
 
   private slowMembers(): ReadonlyArray<BaseConnection> | undefined {
@@ -158,7 +168,9 @@ class Room implements Broadcast, Flush.Flushable {
   /** The turn ends: everything that was published in it goes to each member with one write. */
   flush(): void {
     const { publications } = this
+    if (publications.length === 0) return
     this.publications = []
+    this.pendingBytes = 0
     const all = this.concat(publications)
     const selective = publications.some(({ except }) => except !== undefined)
     for (const member of this.members.keys()) {

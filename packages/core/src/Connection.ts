@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -23,7 +23,13 @@ import { FramedConnection, type Settings } from "./internal/FramedConnection.js"
 import { nextMaskKey } from "./internal/maskKeys.js"
 import type { Kind, Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
-import { type CloseInfo, ConnectionClosed, type ConnectionError, HeartbeatTimeout, ProtocolError } from "./WebSocketError.js"
+import {
+  type CloseInfo,
+  ConnectionClosed,
+  type ConnectionError,
+  HeartbeatTimeout,
+  ProtocolError
+} from "./WebSocketError.js"
 
 export type {
   /**
@@ -53,6 +59,9 @@ export interface Connection {
    *
    * While nobody pulls, at most 16 messages or 1 MiB (options) are decoded ahead; then the transport is paused. A consumer
    * that stops inside a chunk (`Stream.take`) drops the rest of that chunk: use {@link Connection.take} for single messages.
+   *
+   * Messages that came together with the peer's close frame, or with what broke a rule, can still be answered: our close frame
+   * waits until the consumer asks for more, at most for the close timeout. RFC 6455 §5.5.1.
    */
   readonly messages: Stream.Stream<Message, ConnectionError>
 
@@ -107,7 +116,8 @@ export interface Connection {
 
   /**
    * The closing handshake: sends a close frame (default code 1000), waits for the peer's within the close timeout (10 s, an
-   * option), then cuts. Messages that the peer sent before its close frame can still be taken. Gives how it ended; a
+   * option), then cuts. Messages that the peer sent before its close frame can still be taken; if they fill
+   * the inbound budget and nobody takes them, the wait is as long as the timeout. Gives how it ended; a
    * connection that is closing or closed just waits. A code that must not be sent, or a reason of more than 123 bytes,
    * is a defect. RFC 6455 §7.1.2.
    */

@@ -7,7 +7,6 @@
  * @since 0.1.0
  */
 import type { Headers } from "@effect/platform"
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -15,18 +14,22 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Connection from "./Connection.js"
 import { type Answer, Deadline, HandshakeTransport } from "./internal/clientHandshake.js"
+import { WebSocketClient } from "./internal/clientService.js"
 import * as ClientTarget from "./internal/clientTarget.js"
 import * as Global from "./internal/GlobalConnection.js"
 import type { Transport } from "./Transport.js"
+import type { ClientOptions, TypedConnection, WebSocketContract } from "./WebSocketContract.js"
 import { HandshakeError } from "./WebSocketError.js"
 
-/**
- * What opens connections: `NodeWebSocketClient.layer`, {@link layerGlobal}, or {@link fromDialer} over anything that moves bytes.
- *
- * @since 0.1.0
- * @category services
- */
-export class WebSocketClient extends Context.Tag("@effect-ws/core/WebSocketClient")<WebSocketClient, Service>() {}
+export {
+  /**
+   * What opens connections: `NodeWebSocketClient.layer`, {@link layerGlobal}, or {@link fromDialer} over anything that moves bytes.
+   *
+   * @since 0.1.0
+   * @category services
+   */
+  WebSocketClient
+} from "./internal/clientService.js"
 
 /**
  * The service behind {@link WebSocketClient}.
@@ -91,6 +94,9 @@ export interface PhaseTimeouts {
  * Fails with `HandshakeError`: phase `Request` for a URL or options that can't be sent; `Refused` with status, headers and up to
  * 64 KiB of body when the server answers something other than 101. Interruption at any phase leaves nothing behind.
  *
+ * With a contract (`WebSocketRoute.make`, `WebSocketContract.make`) the connection has its messages' types; the URL is `url`, or
+ * `baseUrl` with the contract's path and query. Parameters that do not fit the contract are a `HandshakeError` of phase `Request`.
+ *
  * @example
  * import { WebSocketClient } from "@effect-ws/core"
  * import { Console, Effect, Stream } from "effect"
@@ -104,11 +110,46 @@ export interface PhaseTimeouts {
  * @since 0.1.0
  * @category constructors
  */
-export const connect = (
-  url: string | URL,
-  options?: ConnectOptions
-): Effect.Effect<Connection.Connection, HandshakeError, WebSocketClient | Scope.Scope> =>
-  Effect.flatMap(WebSocketClient, (client) => client.connect(url, options))
+export const connect: {
+  <P, U, H, In, Out, R>(
+    contract: WebSocketContract<P, U, H, In, Out, R>,
+    options: ClientOptions<P, U, H, In, Out>
+  ): Effect.Effect<TypedConnection<Out, In>, HandshakeError, WebSocketClient | Scope.Scope | R>
+  (
+    url: string | URL,
+    options?: ConnectOptions
+  ): Effect.Effect<Connection.Connection, HandshakeError, WebSocketClient | Scope.Scope>
+} = (target: string | URL | AnyContract, options: ConnectOptions | AnyClientOptions = {}) =>
+  Effect.flatMap(
+    WebSocketClient,
+    (client): Effect.Effect<any, HandshakeError, any> =>
+      typeof target === "string" || target instanceof URL
+        ? client.connect(target, options as ConnectOptions)
+        : connectBy(client, target, options as AnyClientOptions)
+  )
+
+type AnyContract = WebSocketContract<any, any, any, any, any, any>
+type AnyClientOptions = ClientOptions<any, any, any, any, any>
+
+const connectBy = (client: Service, contract: AnyContract, options: AnyClientOptions) => {
+  const { baseUrl, headers, moreHeaders, onInvalid, path, url, urlParams, ...rest } = options
+  return Effect.flatMap(contract.request(options), (request) =>
+    Effect.flatMap(
+      client.connect(request.url, { subprotocols: contract.subprotocols, ...rest, headers: request.headers }),
+      (socket) => contract.client(socket, onInvalid)
+    )
+  )
+}
+
+export {
+  /**
+   * A client that connects again whenever its connection ended: `messages` and `send` span connections. See `Reconnecting`.
+   *
+   * @since 0.1.0
+   * @category constructors
+   */
+  reconnecting
+} from "./Reconnecting.js"
 
 // ---- over transports ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@
  *     ConnectionClosed    the conversation ended: both close frames, or 1006 with the TransportError that cut it
  *     ProtocolError       the peer broke a rule of RFC 6455
  *     HeartbeatTimeout    the peer stopped answering
- *     TransportError      what the network said (the cause of the others)
+ *     MessageError        a message does not fit its contract, with the field
+    TransportError      what the network said (the cause of the others)
  *
  * Breaking a rule that the types could not express (a close code of 1005, a ping of 200 bytes) is a defect.
  *
@@ -14,6 +15,7 @@
  */
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
+import type * as ParseResult from "effect/ParseResult"
 import type { CloseInfo } from "./engine/Protocol.js"
 import { describe, type Rule, rules, type Violation } from "./engine/Rule.js"
 
@@ -156,6 +158,43 @@ export class HandshakeError extends Data.TaggedError("HandshakeError")<{
     return `opening handshake${at} failed (${this.phase}, ${this.reason}): ${this.detail}${cause}`
   }
 }
+
+/**
+ * A message does not fit its contract. `reason` is `Kind` for text where bytes were expected or the other way round, `Undecodable`
+ * for what the codec can't read (text that is no JSON), `Mismatch` for a value that the schema refuses; then `path` names the
+ * field and `cause` has all that the schema said. `Unencodable` is a message of our own that does not fit: sending it is a defect.
+ *
+ * `detail` may quote the message; it is never sent to the peer.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class MessageError extends Data.TaggedError("MessageError")<{
+  readonly reason: "Kind" | "Undecodable" | "Mismatch" | "Unencodable"
+  /** The way from the message to the field, empty for the message itself. */
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly detail: string
+  readonly cause?: ParseResult.ParseError | undefined
+}> {
+  /** The close code for it: 1003, 1007 or 1008 (RFC 6455 §7.4.1); 1011 for a message of our own. */
+  get code(): number {
+    return messageErrorCodes[this.reason]
+  }
+  /** The field as text, `items[0].name`; empty for the message itself. */
+  get field(): string {
+    return this.path.reduce<string>(
+      (text, key) => (typeof key === "number" ? `${text}[${key}]` : `${text}${text === "" ? "" : "."}${String(key)}`),
+      ""
+    )
+  }
+  /** @since 0.1.0 */
+  override get message(): string {
+    const at = this.path.length === 0 ? "" : ` at ${this.field}`
+    return `a message does not fit its contract (${this.reason}${at}): ${this.detail}`
+  }
+}
+
+const messageErrorCodes = { Kind: 1003, Undecodable: 1007, Mismatch: 1008, Unencodable: 1011 } as const
 
 /**
  * How `messages` and `take` fail: the end of the conversation, a broken rule, a dead peer.

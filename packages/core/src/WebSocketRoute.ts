@@ -44,6 +44,8 @@ import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
 import * as Upgrade from "./Upgrade.js"
+import * as WebSocketContract from "./WebSocketContract.js"
+import { MessageError } from "./WebSocketError.js"
 
 /**
  * The names after `:` in a path, as strings; `"*"` for a wildcard.
@@ -214,7 +216,7 @@ export const layer = <
     const route = new Route(options, handler)
     return Effect.zipRight(
       Effect.addFinalizer(() => route.shutdown),
-      router.add("GET", path, route.respond, { uninterruptible: true })
+      router.add("GET", path, route.respond)
     )
   }) as Layer.Layer<never, never, any>
 
@@ -276,6 +278,157 @@ export const upgrade = <
   EA | ParseResult.ParseError,
   R | RA | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
 > => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+// ---- contracts ---------------------------------------------------------------------------------------------------------
+
+/**
+ * What a server adds to a contract.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ServerOptions<P, U, H, In, Out, T, EA, RA>
+  extends Omit<Options<P, U, H, T, never, EA, RA, never>, "path" | "urlParams" | "headers" | "subprotocols" | "onError"> {
+  /** What happens when a message of the client does not fit. Default: the connection closes. */
+  readonly onInvalid?: WebSocketContract.OnInvalid<In, Out> | undefined
+}
+
+/**
+ * What handles a connection of a contract's route.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Handler<P, U, H, In, Out, A, E, R> = (
+  socket: WebSocketContract.TypedConnection<In, Out>,
+  request: Accepted<P, U, H, A>
+) => Effect.Effect<unknown, E, R>
+
+/**
+ * A contract with what its server needs: `toLayer` serves it, clients connect by it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
+  extends WebSocketContract.WebSocketContract<P, U, H, In, Out, R> {
+  /** A handler as it is, with its types: for the Effect that `toLayer` takes. */
+  readonly of: <E, RX>(handler: Handler<P, U, H, In, Out, A, E, RX>) => Handler<P, U, H, In, Out, A, E, RX>
+  /**
+   * The route as a Layer, like {@link layer}. The services of a handler are required per request; an Effect that gives the
+   * handler runs once, when the Layer is built, and its services are the Layer's.
+   */
+  readonly toLayer: <E, RX, EX = never, RB = never>(
+    handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
+    options?: Pick<Options<P, U, H, A, E, EA, RA, R>, "onError">
+  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+}
+
+/**
+ * What a route's Layer requires: a router, and per request what its handler, `accept` and schemas do.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type RouteRequirements<R, EA> =
+  | HttpLayerRouter.HttpRouter
+  | HttpLayerRouter.Request.From<"Requires", Exclude<R, HttpLayerRouter.Provided>>
+  | HttpLayerRouter.Request.From<"Error", EA | ParseResult.ParseError>
+
+/**
+ * A route with a contract: what both ends agree on ({@link WebSocketContract.Options}) and what only the server needs
+ * ({@link ServerOptions}). A page that imports the value bundles the server's part too; for pages make the contract with
+ * `WebSocketContract.make` and serve it with {@link implement}.
+ *
+ * @example
+ * import { WebSocketClient, WebSocketRoute } from "@effect-ws/core"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Greeter = WebSocketRoute.make("/greet/:language", {
+ *   path: Schema.Struct({ language: Schema.Literal("en", "de") }),
+ *   incoming: Schema.Struct({ name: Schema.NonEmptyString }),
+ *   outgoing: Schema.Struct({ greeting: Schema.String })
+ * })
+ *
+ * const server = Greeter.toLayer((socket, { path }) =>
+ *   socket.runForEach(({ name }) => socket.send({ greeting: `${path.language === "de" ? "Hallo" : "Hello"} ${name}` }))
+ * )
+ *
+ * const client = Effect.gen(function*() {
+ *   const socket = yield* WebSocketClient.connect(Greeter, { baseUrl: "ws://localhost:8080", path: { language: "de" } })
+ *   yield* socket.send({ name: "Ada" })
+ *   return yield* socket.take
+ * }).pipe(Effect.scoped)
+ *
+ * @since 0.1.0
+ * @category contracts
+ */
+export const make = <
+  const Path extends `/${string}`,
+  P = PathParams<Path>,
+  PI extends WebSocketContract.EncodedPath = WebSocketContract.EncodedPath,
+  RP = never,
+  U = UrlParams,
+  UI extends WebSocketContract.EncodedUrlParams = WebSocketContract.EncodedUrlParams,
+  RU = never,
+  H = Headers.Headers,
+  HI extends WebSocketContract.EncodedHeaders = WebSocketContract.EncodedHeaders,
+  RH = never,
+  In = Message,
+  InI = never,
+  RIn = never,
+  Out = Message,
+  OutI = never,
+  ROut = never,
+  T = void,
+  EA = never,
+  RA = never
+>(
+  path: Path,
+  options: WebSocketContract.Options<P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut> &
+    ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
+): WebSocketRoute<P, U, H, In, Out, RP | RU | RH | RIn | ROut, AcceptedValue<T>, EA, RA> =>
+  implement(
+    WebSocketContract.make<Path, P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut>(path, options),
+    options
+  )
+
+/**
+ * The server's part of a contract that was made without one.
+ *
+ * @since 0.1.0
+ * @category contracts
+ */
+export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>(
+  contract: WebSocketContract.WebSocketContract<P, U, H, In, Out, R>,
+  options: ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
+): WebSocketRoute<P, U, H, In, Out, R, AcceptedValue<T>, EA, RA> => {
+  type A = AcceptedValue<T>
+  type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
+  type Extra = Pick<Options<P, U, H, A, any, EA, RA, R>, "onError">
+  const serve = (handler: AnyTyped, extra?: Extra) =>
+    layer(
+      contract.path,
+      {
+        ...options,
+        path: contract.pathSchema,
+        urlParams: contract.urlParamsSchema,
+        headers: contract.headersSchema,
+        subprotocols: contract.subprotocols,
+        onError: extra?.onError
+      },
+      (socket, request: Accepted<P, U, H, A>) =>
+        Effect.flatMap(contract.server(socket, options.onInvalid), (typed) => handler(typed, request))
+    )
+  return {
+    ...contract,
+    of: (handler) => handler,
+    toLayer: (handler: AnyTyped | Effect.Effect<AnyTyped, any, any>, extra?: Extra): Layer.Layer<never, any, any> =>
+      Effect.isEffect(handler)
+        ? Layer.unwrapScoped(Effect.map(handler, (handler) => serve(handler, extra)))
+        : serve(handler, extra)
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------------------------------
 
@@ -517,7 +670,7 @@ class Handling implements Entry {
     const failure = Cause.failureOrCause(cause)
     let explained = cause
     if (failure._tag === "Left") {
-      if (Connection.isFailure(failure.left)) {
+      if (Connection.isFailure(failure.left) || failure.left instanceof MessageError) {
         return Effect.as(Effect.logDebug("WebSocket connection ended", failure.left), undefined)
       }
       try {

@@ -1,10 +1,10 @@
+import { assert, describe, it } from "@effect/vitest"
 import { Connection, TestTransport, type Transport, WebSocketError } from "@effect-ws/core"
 import { Opcode, Rule } from "@effect-ws/core/engine"
-import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
   Chunk,
-  Clock,
+  type Clock,
   Deferred,
   Duration,
   Effect,
@@ -163,7 +163,12 @@ describe("a broken rule", () => {
             assert.deepStrictEqual(peer.texts, ["before"])
             assert.strictEqual(peer.closeCode, code)
             assert.isTrue(peer.ended)
-            assert.deepInclude(yield* connection.closed, { code, clean: false, initiator: "local", received: undefined })
+            assert.deepInclude(yield* connection.closed, {
+              code,
+              clean: false,
+              initiator: "local",
+              received: undefined
+            })
             peer.end.end()
             yield* settle
             assert.isTrue(yield* near.isClosed)
@@ -198,29 +203,31 @@ describe("a broken rule", () => {
     })
   )
 
-  it.scoped("is told to the peer at once when nobody handles messages, and within the close timeout if they are never done", () =>
-    Effect.gen(function* () {
-      const idle = yield* withRaw()
-      idle.peer.send(hex("81 00"))
-      yield* settle
-      assert.strictEqual(idle.peer.closeCode, 1002)
-      idle.peer.end.end()
+  it.scoped(
+    "is told to the peer at once when nobody handles messages, and within the close timeout if they are never done",
+    () =>
+      Effect.gen(function* () {
+        const idle = yield* withRaw()
+        idle.peer.send(hex("81 00"))
+        yield* settle
+        assert.strictEqual(idle.peer.closeCode, 1002)
+        idle.peer.end.end()
 
-      const busy = yield* withRaw()
-      yield* Effect.fork(busy.connection.runForEach(() => Effect.never))
-      busy.peer.send(busy.peer.frame(Opcode.text, "never done"), hex("81 00"))
-      yield* settle
-      assert.strictEqual(busy.peer.closeCode, undefined)
-      yield* TestClock.adjust("10 seconds")
-      yield* settle
-      assert.strictEqual(busy.peer.closeCode, 1002)
-      assert.isTrue(busy.peer.ended)
-      assert.isFalse(busy.peer.closed)
-      // The peer does not end its side.
-      yield* TestClock.adjust("10 seconds")
-      yield* settle
-      assert.isTrue(busy.peer.closed)
-    })
+        const busy = yield* withRaw()
+        yield* Effect.fork(busy.connection.runForEach(() => Effect.never))
+        busy.peer.send(busy.peer.frame(Opcode.text, "never done"), hex("81 00"))
+        yield* settle
+        assert.strictEqual(busy.peer.closeCode, undefined)
+        yield* TestClock.adjust("10 seconds")
+        yield* settle
+        assert.strictEqual(busy.peer.closeCode, 1002)
+        assert.isTrue(busy.peer.ended)
+        assert.isFalse(busy.peer.closed)
+        // The peer does not end its side.
+        yield* TestClock.adjust("10 seconds")
+        yield* settle
+        assert.isTrue(busy.peer.closed)
+      })
   )
 })
 
@@ -370,19 +377,22 @@ describe("a scheduler that yields everywhere", () => {
     scheduleTask: (task) => void setImmediate(task)
   })
 
-  for (const operations of [4, 5, 6, 7, 8, 9, 11, 13]) {
+  for (const operations of [10, 11, 12, 13, 14, 15, 17, 19]) {
     it.scoped(`no wake-up is lost (every ${operations})`, () =>
       Effect.gen(function* () {
         const { client, server } = yield* TestTransport.connections({ chunking: 5, client: { highWaterMark: 10 } })
-        const echoes = [
-          Stream.run(server.messages.pipe(Stream.takeUntil((message) => message === "m39")), server.sink),
+        const echoes: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+          Effect.forEach(numbers(40), () => Effect.flatMap(server.take, server.send), { discard: true }),
           server.runForEach((message) =>
             message === "m79" ? Effect.zipRight(server.send(message), Effect.fail("next")) : server.send(message)
           ),
-          Effect.forEach(numbers(40), () => Effect.flatMap(server.take, server.send), { discard: true })
+          Stream.run(server.messages, server.sink)
         ]
         const echo = yield* Effect.fork(
-          Effect.withScheduler(Effect.forEach(echoes, (one) => Effect.exit(one)), restless(operations))
+          Effect.withScheduler(
+            Effect.forEach(echoes, (one) => Effect.exit(one)),
+            restless(operations)
+          )
         )
         const sending = yield* Effect.fork(
           Effect.withScheduler(
@@ -392,6 +402,7 @@ describe("a scheduler that yields everywhere", () => {
         )
         for (const text of numbers(120)) assert.strictEqual(yield* client.take, text)
         yield* Fiber.join(sending)
+        yield* client.close()
         yield* Fiber.join(echo)
       })
     )
@@ -428,7 +439,10 @@ describe("writes", () => {
         const { connection, peer, writes } = yield* withRaw()
         const echo = yield* Effect.fork(Effect.exit(way(connection)))
         yield* settle
-        peer.send(...numbers(50).map((text) => peer.frame(Opcode.text, text)), peer.frame(Opcode.close, closePayload(1000)))
+        peer.send(
+          ...numbers(50).map((text) => peer.frame(Opcode.text, text)),
+          peer.frame(Opcode.close, closePayload(1000))
+        )
         yield* Fiber.join(echo)
         yield* settle
         if (peer.texts.length > 0) assert.deepStrictEqual(peer.texts, numbers(50))
@@ -529,7 +543,10 @@ describe("writes", () => {
       const { connection, near, peer } = yield* withRaw({ highWaterMark: 10 })
       yield* near.stall
       const sending = yield* Effect.fork(
-        connection.sendFragments("text", Stream.concat(Stream.make("a".repeat(5)), Stream.drain(Stream.fromEffect(settle))))
+        connection.sendFragments(
+          "text",
+          Stream.concat(Stream.make("a".repeat(5)), Stream.drain(Stream.fromEffect(settle)))
+        )
       )
       yield* settle
       yield* settle
@@ -879,7 +896,10 @@ describe("closing handshake", () => {
   it.scoped("a full queue that nobody reads: the close frame behind it is found at the deadline", () =>
     Effect.gen(function* () {
       const { connection, peer } = yield* withRaw({ maxQueuedMessages: 2, heartbeat: false })
-      peer.send(...numbers(10).map((text) => peer.frame(Opcode.text, text)), peer.frame(Opcode.close, closePayload(1000)))
+      peer.send(
+        ...numbers(10).map((text) => peer.frame(Opcode.text, text)),
+        peer.frame(Opcode.close, closePayload(1000))
+      )
       const closing = yield* Effect.fork(connection.close())
       yield* TestClock.adjust("10 seconds")
       assert.deepInclude(yield* Fiber.join(closing), { code: 1000, clean: true })
@@ -895,7 +915,11 @@ describe("closing handshake", () => {
         connection.runForEach((message) => Effect.zipRight(Deferred.await(gate), connection.send(message)))
       )
       yield* settle
-      peer.send(peer.frame(Opcode.text, "a"), peer.frame(Opcode.text, "b"), peer.frame(Opcode.close, closePayload(1000)))
+      peer.send(
+        peer.frame(Opcode.text, "a"),
+        peer.frame(Opcode.text, "b"),
+        peer.frame(Opcode.close, closePayload(1000))
+      )
       yield* settle
       assert.strictEqual(peer.closeCode, undefined)
       yield* Deferred.succeed(gate, undefined)
@@ -951,7 +975,14 @@ describe("closing handshake", () => {
     Effect.gen(function* () {
       const { connection, near } = yield* withRaw()
       const waiting = yield* Effect.forEach(
-        [takeToEnd(connection), connection.ping(), connection.sendFragments("text", Stream.concat(Stream.make("x"), Stream.tick("1 seconds").pipe(Stream.as("y"))))],
+        [
+          takeToEnd(connection),
+          connection.ping(),
+          connection.sendFragments(
+            "text",
+            Stream.concat(Stream.make("x"), Stream.tick("1 seconds").pipe(Stream.as("y")))
+          )
+        ],
         (effect) => Effect.fork(failureOf(effect))
       )
       yield* settle
@@ -982,7 +1013,11 @@ describe("closing handshake", () => {
     ["interruption", Effect.interrupt, 1001],
     ["failure", Effect.fail("secret"), 1011],
     ["defect", Effect.dieMessage("secret"), 1011],
-    ["failure beside interruption", Effect.failCause(Cause.parallel(Cause.interrupt(FiberId.none), Cause.fail("x"))), 1011]
+    [
+      "failure beside interruption",
+      Effect.failCause(Cause.parallel(Cause.interrupt(FiberId.none), Cause.fail("x"))),
+      1011
+    ]
   ]
   for (const [what, effect, code] of exits) {
     it.effect(`leaving the Scope by ${what} sends ${code} and no details`, () =>
@@ -1003,6 +1038,31 @@ describe("closing handshake", () => {
     )
   }
 
+  for (const role of ["server", "client"] as const) {
+    it.effect(
+      `leaving as a ${role} reads over whatever still comes, and over what nobody read, up to the close frame`,
+      () =>
+        Effect.gen(function* () {
+          const [near, far] = yield* TestTransport.pair()
+          const peer = new RawPeer(far, role === "server" ? "client" : "server")
+          const scope = yield* Scope.make()
+          yield* Scope.extend(Connection.make(near, { role }), scope)
+          const half = peer.frame(Opcode.binary, new Uint8Array(512 * 1024))
+          for (let i = 0; i < 6; i++) peer.send(half)
+          yield* settle
+          assert.isAbove(far.bufferedBytes(), 0)
+          const leaving = yield* Effect.fork(Scope.close(scope, Exit.void))
+          for (let i = 0; i < 6; i++) peer.send(half)
+          for (let i = 0; i < 100; i++) peer.sendText("small")
+          yield* settle
+          peer.sendClose(1000)
+          peer.end.end()
+          yield* Fiber.join(leaving)
+          assert.isTrue(yield* near.isClosed)
+        })
+    )
+  }
+
   it.scoped("a second consumer dies with advice", () =>
     Effect.gen(function* () {
       const { connection } = yield* withRaw()
@@ -1019,8 +1079,14 @@ describe("nothing stays behind", () => {
   type Context = Effect.Effect.Success<ReturnType<typeof bareRaw>>
   const ways: ReadonlyArray<readonly [string, (context: Context) => Effect.Effect<unknown, unknown>]> = [
     ["cut", ({ near }) => near.cut],
-    ["cut while sending", ({ connection, near }) =>
-      Effect.zipRight(near.stall, Effect.zipRight(Effect.fork(Effect.forever(connection.send("x".repeat(50_000)))), near.cut))],
+    [
+      "cut while sending",
+      ({ connection, near }) =>
+        Effect.zipRight(
+          near.stall,
+          Effect.zipRight(Effect.fork(Effect.forever(connection.send("x".repeat(50_000)))), near.cut)
+        )
+    ],
     ["abort", ({ connection }) => connection.abort],
     ["abort by the peer", ({ far }) => Effect.sync(() => far.abort())],
     ["half-close by the peer", ({ far }) => far.halfClose],
@@ -1032,44 +1098,58 @@ describe("nothing stays behind", () => {
     ["failing handler", () => Effect.fail("broken")],
     ["defect", () => Effect.dieMessage("broken")],
     ["interruption", () => Effect.interrupt],
-    ["half a message", ({ connection }) => connection.sendFragments("text", Stream.concat(Stream.make("x"), Stream.fail("no")))],
+    [
+      "half a message",
+      ({ connection }) => connection.sendFragments("text", Stream.concat(Stream.make("x"), Stream.fail("no")))
+    ],
     ["unread messages", ({ peer }) => Effect.sync(() => peer.sendText(...numbers(100)))],
     ["ping without pong", ({ connection }) => Effect.fork(connection.ping())],
     ["nothing", () => Effect.void]
   ]
+  const breakAll = (
+    heartbeat: Connection.Options["heartbeat"],
+    breaks: ReadonlyArray<(context: Context) => Effect.Effect<unknown, unknown>>
+  ) =>
+    Effect.gen(function* () {
+      const timers = yield* timersOf
+      const rootsBefore = new Set(yield* Fiber.roots)
+      const ends: Array<TestTransport.TestTransport> = []
+      const runs = yield* Effect.forEach(breaks, (way, i) =>
+        Effect.fork(
+          Effect.exit(
+            Effect.scoped(
+              Effect.flatMap(bareRaw({ heartbeat, role: i % 2 === 0 ? "server" : "client" }), (context) => {
+                ends.push(context.near, context.far)
+                return Effect.zipRight(settle, way(context))
+              })
+            )
+          )
+        )
+      )
+      yield* settle
+      yield* settle
+      yield* TestClock.adjust("2 minutes")
+      yield* Fiber.joinAll(runs)
+      yield* settle
+      assert.strictEqual(ends.length, 2 * breaks.length)
+      assert.strictEqual(timers.size, 0)
+      for (const end of ends) assert.isTrue(yield* end.isClosed)
+      const left = (yield* Fiber.roots).filter((fiber) => !rootsBefore.has(fiber))
+      assert.strictEqual(left.length, 0)
+    })
   for (const heartbeat of [undefined, { schedule: Schedule.spaced("20 seconds") }, false] as const) {
     const kind = heartbeat === undefined ? "timers" : heartbeat === false ? "no heartbeat" : "a schedule"
     for (const [what, way] of ways) {
-      it.effect(`after ${what}, with ${kind}`, () =>
-        Effect.gen(function* () {
-          const timers = yield* timersOf
-          const rootsBefore = new Set(yield* Fiber.roots)
-          const ends: Array<TestTransport.TestTransport> = []
-          const runs = yield* Effect.forEach(Array.from({ length: 20 }), (_, i) =>
-            Effect.fork(
-              Effect.exit(
-                Effect.scoped(
-                  Effect.flatMap(bareRaw({ heartbeat, role: i % 2 === 0 ? "server" : "client" }), (context) => {
-                    ends.push(context.near, context.far)
-                    return Effect.zipRight(settle, way(context))
-                  })
-                )
-              )
-            )
-          )
-          yield* settle
-          yield* settle
-          yield* TestClock.adjust("2 minutes")
-          yield* Fiber.joinAll(runs)
-          yield* settle
-          assert.strictEqual(timers.size, 0)
-          for (const end of ends) assert.isTrue(yield* end.isClosed)
-          const left = (yield* Fiber.roots).filter((fiber) => !rootsBefore.has(fiber))
-          assert.strictEqual(left.length, 0)
-        })
-      )
+      it.effect(`after ${what}, with ${kind}`, () => breakAll(heartbeat, [way, way]))
     }
   }
+
+  it.effect("after thousands of connections that broke in all these ways", () =>
+    breakAll(
+      undefined,
+      Array.from({ length: 2000 }, (_, i) => ways[i % ways.length]![1])
+    )
+  )
 
   it.effect("the fibers of both ends, counted while they live and after", () =>
     Effect.gen(function* () {

@@ -73,7 +73,9 @@ async function oursServer(size, listening) {
   const event = ServerSentEvent.make({ data: "x".repeat(size) })
   const routes = Layer.mergeAll(
     EventStreamRoute.layer("/sse", { slowReader: "drop", maxBufferedBytes: 2 ** 30 }, () => broadcast.subscribe()),
-    EventStreamRoute.layer("/firehose", {}, () => Stream.forever(Stream.fromChunk(Chunk.fromIterable(Array(16).fill(event)))))
+    EventStreamRoute.layer("/firehose", {}, () =>
+      Stream.forever(Stream.fromChunk(Chunk.fromIterable(Array(16).fill(event))))
+    )
   )
   const log = Layer.effectDiscard(Effect.map(HttpServer.HttpServer, (server) => listening(server.address.port)))
   Effect.runFork(
@@ -101,13 +103,20 @@ async function oursServer(size, listening) {
 async function main() {
   const what = process.argv[2] ?? "fanout"
   const rounds = Number(process.argv[3] ?? 3)
-  const runs = { fanout: () => fanout(1), "fanout in eights": () => fanout(8), firehose: () => firehose(128), "firehose 16 KiB": () => firehose(16384), memory }
+  const runs = {
+    fanout: () => fanout(1),
+    "fanout in eights": () => fanout(8),
+    firehose: () => firehose(128),
+    "firehose 16 KiB": () => firehose(16384),
+    memory
+  }
   for (const [name, run] of Object.entries(runs)) {
     if (!name.startsWith(what)) continue
     const measure = run()
     const results = { node: [], ours: [] }
     for (let round = 0; round < rounds; round++) {
-      for (const kind of round % 2 === 0 ? ["node", "ours"] : ["ours", "node"]) results[kind].push(await withServer(kind, measure))
+      for (const kind of round % 2 === 0 ? ["node", "ours"] : ["ours", "node"])
+        results[kind].push(await withServer(kind, measure))
     }
     const median = (values) => values.sort((a, b) => a - b)[values.length >> 1]
     const a = median(results.ours)
@@ -117,7 +126,10 @@ async function main() {
 }
 
 async function withServer(kind, { size, measure }) {
-  const child = fork(self, ["server", kind, String(size)], { execArgv: ["--expose-gc"], stdio: ["ignore", "inherit", "inherit", "ipc"] })
+  const child = fork(self, ["server", kind, String(size)], {
+    execArgv: ["--expose-gc"],
+    stdio: ["ignore", "inherit", "inherit", "ipc"]
+  })
   const message = () => new Promise((resolve) => child.once("message", resolve))
   try {
     const { port } = await message()

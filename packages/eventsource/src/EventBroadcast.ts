@@ -15,7 +15,6 @@ import * as Stream from "effect/Stream"
 import * as Codec from "./codec/index.js"
 import type { EventLog, EventLogError } from "./EventLog.js"
 import * as Direct from "./internal/direct.js"
-import type { Subscriber } from "./internal/subscriber.js"
 import { wire } from "./internal/wire.js"
 import * as ServerSentEvent from "./ServerSentEvent.js"
 
@@ -211,32 +210,38 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
           return Effect.succeed(items)
         })
       )
-      const leave = () => {
-        members.delete(member)
-        const giveUp = blocked.get(member)
-        if (giveUp === undefined) return
-        giveUp()
-        unblock(member)
-      }
-      return { start, leave }
+      return { member, start }
     }
 
-    const serve =
-      (lastEventId: string): Direct.Serve<SubscriberOverflow | EventLogError> =>
-      (subscriber: Subscriber) =>
-        Effect.suspend(() => {
-          const { leave, start } = join(lastEventId, {
-            deliver: (items, joined) => subscriber.offer(joined(), items.length),
-            onDrain: subscriber.outlet.onDrain
-          })
-          return start.pipe(
-            Effect.flatMap((items) => {
-              if (items.length > 0) subscriber.offer(wire(textOf(items)), items.length)
-              return forever
-            }),
-            Effect.onExit(() => Effect.sync(leave))
-          )
-        })
+    const leave = (member: Member) => {
+      members.delete(member)
+      const giveUp = blocked.get(member)
+      if (giveUp === undefined) return
+      giveUp()
+      unblock(member)
+    }
+
+    /** For responses: no fiber, no Channel. */
+    const direct =
+      (lastEventId: string): Direct.Subscribe<SubscriberOverflow | EventLogError> =>
+      (subscriber) => {
+        const live: Member = {
+          deliver: (items, joined) => subscriber.offer(joined(), items.length),
+          onDrain: (resume) => subscriber.outlet.onDrain(resume)
+        }
+        if (log === undefined || lastEventId === "") {
+          members.add(live)
+          return { run: Direct.forever, leave: () => leave(live) }
+        }
+        const { member, start } = join(lastEventId, live)
+        return {
+          run: Effect.flatMap(start, (items) => {
+            if (items.length > 0) subscriber.offer(wire(textOf(items)), items.length)
+            return Direct.forever
+          }),
+          leave: () => leave(member)
+        }
+      }
 
     /** For consumers that are not responses. */
     const stream = (lastEventId: string): Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError> =>
@@ -245,7 +250,7 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
           let queue: Array<ServerSentEvent.Outgoing> = []
           let overflowed = false
           let wake: (() => void) | undefined
-          const { leave, start } = join(lastEventId, {
+          const { member, start } = join(lastEventId, {
             deliver: (items) => {
               if (queue.length + items.length > capacity) overflowed = true
               else for (const { value } of items) queue.push(value)
@@ -254,7 +259,7 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
             },
             onDrain: () => () => {}
           })
-          yield* Effect.addFinalizer(() => Effect.sync(leave))
+          yield* Effect.addFinalizer(() => Effect.sync(() => leave(member)))
           const first = yield* start
           const take: Effect.Effect<
             Chunk.Chunk<ServerSentEvent.Outgoing>,
@@ -285,7 +290,11 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
 
     return {
       publish,
-      subscribe: (lastEventId = "") => Direct.make(stream(lastEventId), serve(lastEventId)),
+      subscribe: (lastEventId = "") =>
+        Direct.make(
+          Stream.suspend(() => stream(lastEventId)),
+          direct(lastEventId)
+        ),
       subscribers: Effect.sync(() => members.size)
     }
   })
@@ -297,6 +306,3 @@ const textOf = (items: ReadonlyArray<Item>): string => {
 }
 
 const defaultGap = (lastEventId: string) => ({ data: JSON.stringify({ lastEventId }) })
-
-/** `Effect.never` without its timer, of which each would weigh as much as the rest of a subscription. */
-const forever: Effect.Effect<never> = Effect.async<never>(() => {})

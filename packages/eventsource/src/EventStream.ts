@@ -116,34 +116,50 @@ export const response: {
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest | R>
 } = <A, E, R, RS>(
   stream: Stream.Stream<A, E, R>,
-  options: Options & { readonly schema?: EventSchema<A, RS> } = {}
+  options?: Options & { readonly schema?: EventSchema<A, RS> }
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest | R | RS> =>
-  Effect.contextWith((context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>) => {
-    const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-    if (!acceptsEventStream(request)) {
-      return Effect.succeed(notAcceptable)
-    }
-    const openStreams = Context.getOption(context, OpenStreams)
-    if (Option.isSome(openStreams) && openStreams.value.isStopped()) return Effect.succeed(closing)
-    const { write } = options.schema === undefined ? plain : typed(options.schema)
-    const direct = options.schema === undefined ? Direct.get(stream) : undefined
-    const services = context as Context.Context<R | RS>
-    const run = (subscriber: Subscriber) =>
-      direct?.(subscriber) ??
-      Effect.provide(
-        Stream.runForEachChunk(stream, (chunk) => write(subscriber, chunk as Chunk.Chunk<never>)),
-        services
-      )
-    const answer = HttpServerResponse.stream(body(request, Option.getOrUndefined(openStreams), options, run), {
-      status: options.status ?? 200,
-      contentType: "text/event-stream",
-      headers: headersOf(request, options)
-    })
-    const node = request.method === "HEAD" ? undefined : Outlet.nodeResponse(request)
-    return node !== undefined && Outlet.ownsSocket(node)
-      ? Effect.as(takeOver(node, answer.body, Option.getOrUndefined(openStreams), options, run), answer)
-      : Effect.succeed(answer)
-  }).pipe(Effect.flatten)
+  Effect.contextWithEffect((context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>) =>
+    respond(stream, options ?? {}, context, Option.getOrUndefined(Context.getOption(context, OpenStreams)))
+  )
+
+/** @internal */
+export const respond = <A, E, R, RS>(
+  stream: Stream.Stream<A, E, R>,
+  options: Options & { readonly schema?: EventSchema<A, RS> },
+  context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>,
+  openStreams: OpenStreams["Type"] | undefined
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+  if (!acceptsEventStream(request)) return Effect.succeed(notAcceptable)
+  if (openStreams?.isStopped() === true) return Effect.succeed(closing)
+  const direct = options.schema === undefined ? Direct.get(stream) : undefined
+  const source = direct ?? pulled(stream, options.schema, context as Context.Context<R | RS>)
+  const answer = HttpServerResponse.stream(body(request, openStreams, options, source), {
+    status: options.status ?? 200,
+    contentType: "text/event-stream",
+    headers: headersOf(request, options)
+  })
+  const node = request.method === "HEAD" ? undefined : Outlet.nodeResponse(request)
+  return node !== undefined && Outlet.ownsSocket(node)
+    ? Effect.as(takeOver(node, answer.body, openStreams, options, source), answer)
+    : Effect.succeed(answer)
+}
+
+/** A stream that is pulled for its subscriber, in the subscriber's fiber. */
+const pulled = <A, E, R, RS>(
+  stream: Stream.Stream<A, E, R>,
+  schema: EventSchema<A, RS> | undefined,
+  context: Context.Context<R | RS>
+): Direct.Subscribe<E | ServerSentEvent.InvalidEvent | ParseResult.ParseError> => {
+  const write = (schema === undefined ? plain : typed(schema)) as Write<A, RS>
+  return (subscriber) => ({
+    run: Effect.provide(
+      Stream.runForEachChunk(stream, (chunk) => write(subscriber, chunk)),
+      context
+    ),
+    leave: () => {}
+  })
+}
 
 /**
  * In Node, over HTTP/1, the last pre-response handler serves the stream, with the status and headers that all others made.
@@ -155,7 +171,7 @@ const takeOver = <E>(
   body: HttpBody.HttpBody,
   openStreams: OpenStreams["Type"] | undefined,
   options: Options,
-  run: Run<E>
+  source: Direct.Subscribe<E>
 ): Effect.Effect<void> =>
   HttpApp.appendPreResponseHandler((_, response) => {
     if (response.body !== body || node.writableEnded) return Effect.succeed(response)
@@ -163,10 +179,15 @@ const takeOver = <E>(
       ...response.headers,
       ...(Cookies.isEmpty(response.cookies)
         ? undefined
-        : { "set-cookie": [...[response.headers["set-cookie"] ?? []].flat(), ...Cookies.toSetCookieHeaders(response.cookies)] })
+        : {
+            "set-cookie": [
+              ...[response.headers["set-cookie"] ?? []].flat(),
+              ...Cookies.toSetCookieHeaders(response.cookies)
+            ]
+          })
     })
     return Effect.as(
-      Effect.interruptible(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, run)),
+      Effect.interruptible(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, source)),
       response
     ).pipe(Effect.orDie)
   })
@@ -197,9 +218,6 @@ const headerEntries = (
     ? Array.from(headers, ([name, value]) => [name.toLowerCase(), value] as const)
     : Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value as string] as const)
 
-/** Runs for one subscriber until its stream has ended. */
-type Run<E> = (subscriber: Subscriber) => Effect.Effect<void, E>
-
 /**
  * The body: bytes for platforms that take them. In Node it has none: when the platform has written the head and runs the
  * body, that writes to the socket.
@@ -208,18 +226,18 @@ const body = <E>(
   request: HttpServerRequest.HttpServerRequest,
   openStreams: OpenStreams["Type"] | undefined,
   options: Options,
-  run: Run<E | ServerSentEvent.InvalidEvent>
+  source: Direct.Subscribe<E>
 ): Stream.Stream<Uint8Array, unknown> =>
   Stream.suspend(() => {
     const node = Outlet.nodeResponse(request)
     if (node !== undefined) {
       return Stream.fromChannel(
-        Channel.fromEffect(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, run))
+        Channel.fromEffect(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, source))
       )
     }
     const { body, outlet } = Outlet.portable()
     return Stream.unwrapScoped(
-      Effect.map(Effect.forkScoped(pump(outlet, openStreams, undefined, options, run)), (fiber) =>
+      Effect.map(Effect.forkScoped(pump(outlet, openStreams, undefined, options, source)), (fiber) =>
         Stream.concat(
           body,
           Stream.execute(Effect.flatMap(Fiber.await(fiber), (exit) => (isBroken(exit) ? exit : Effect.void)))
@@ -244,7 +262,7 @@ const pump = <E>(
   openStreams: OpenStreams["Type"] | undefined,
   beforeClose: Set<() => void> | undefined,
   options: Options,
-  run: Run<E>
+  source: Direct.Subscribe<E>
 ): Effect.Effect<void, E> =>
   Effect.clockWith((clock) =>
     Effect.withFiberRuntime((fiber) => {
@@ -267,15 +285,17 @@ const pump = <E>(
       const forget = openStreams?.add({ stop, fiber })
       beforeClose?.add(stop)
       const { keepAlive = Duration.seconds(15) } = options
-      const leave =
+      const sleep =
         keepAlive === false
           ? undefined
           : Ticker.join(clock, Duration.toMillis(keepAlive), () => {
               if (outlet.bufferedBytes() === 0) outlet.write(heartbeat)
             })
       outlet.open(options.retry === undefined ? heartbeat : firstBlock(options.retry))
-      return Effect.onExit(run(subscriber), (exit) => {
-        leave?.()
+      const { leave, run } = source(subscriber)
+      return Effect.onExit(run, (exit) => {
+        leave()
+        sleep?.()
         forget?.()
         beforeClose?.delete(stop)
         if (isBroken(exit)) return Effect.async<void>((resume) => outlet.abort(() => resume(Effect.void)))
@@ -296,40 +316,47 @@ const firstBlock = (retry: Duration.DurationInput): Wire => {
 const countDropped = (events: number): void => droppedEvents.unsafeUpdate(events, [])
 
 /** How chunks of a stream are written to a subscriber. */
-interface Writer<A, E, R> {
-  readonly write: (subscriber: Subscriber, chunk: Chunk.Chunk<A>) => Effect.Effect<void, E, R>
-}
+type Write<A, R> = (
+  subscriber: Subscriber,
+  chunk: Chunk.Chunk<A>
+) => Effect.Effect<void, ServerSentEvent.InvalidEvent | ParseResult.ParseError, R>
 
-const send = (subscriber: Subscriber, text: string, events: number): Effect.Effect<void> =>
-  text !== "" && subscriber.offer(wire(text), events) ? subscriber.drained : Effect.void
+/** Text is collected up to about this length for one write. Joining 256 KiB was measured at a quarter of the speed of 64. */
+const writeLength = 32 * 1024
 
-const plain: Writer<ServerSentEvent.Outgoing, ServerSentEvent.InvalidEvent, never> = {
-  write: (subscriber, chunk) => {
-    let text = ""
-    let events = 0
-    for (const value of chunk) {
-      const block = Codec.encode(value)
-      if (typeof block !== "string") {
-        return Effect.zipRight(send(subscriber, text, events), new ServerSentEvent.InvalidEvent(block))
-      }
-      text += block
-      events++
+const plain = (
+  subscriber: Subscriber,
+  chunk: Chunk.Chunk<ServerSentEvent.Outgoing>
+): Effect.Effect<void, ServerSentEvent.InvalidEvent> => {
+  let text = ""
+  let events = 0
+  let full = false
+  const send = () => {
+    if (events > 0) full = subscriber.offerText(text, events)
+    text = ""
+    events = 0
+  }
+  for (const value of chunk) {
+    const block = Codec.encode(value)
+    if (typeof block !== "string") {
+      send()
+      return new ServerSentEvent.InvalidEvent(block)
     }
-    return send(subscriber, text, events)
+    text += block
+    events++
+    if (text.length >= writeLength) send()
   }
+  send()
+  return full ? subscriber.drained : Effect.void
 }
 
-const typed = <A, R>(
-  schema: EventSchema<A, R>
-): Writer<A, ServerSentEvent.InvalidEvent | ParseResult.ParseError, R> => {
+const typed = <A, R>(schema: EventSchema<A, R>): Write<A, R> => {
   const encode = Schema.encode(schema)
-  return {
-    write: (subscriber, chunk) =>
-      Effect.flatMap(
-        Effect.forEach(chunk, (value) => encode(value)),
-        (fields) => plain.write(subscriber, Chunk.map(Chunk.unsafeFromArray(fields), ServerSentEvent.make))
-      )
-  }
+  return (subscriber, chunk) =>
+    Effect.flatMap(
+      Effect.forEach(chunk, (value) => encode(value)),
+      (fields) => plain(subscriber, Chunk.map(Chunk.unsafeFromArray(fields), ServerSentEvent.make))
+    )
 }
 
 /**

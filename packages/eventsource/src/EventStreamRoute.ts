@@ -5,7 +5,7 @@
  */
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
-import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -31,15 +31,28 @@ export interface Request {
 }
 
 /**
- * Answers a request with a stream. As an Effect it may also fail, as any route, or answer an ordinary response: 401, or
- * 204, which tells an `EventSource` to stay away.
+ * Answers a request with a stream.
  *
  * @since 0.1.0
  * @category models
  */
-export type Handler<A, E, R, EX = never, RX = never> = (
-  request: Request
-) => Stream.Stream<A, E, R> | Effect.Effect<Stream.Stream<A, E, R> | HttpServerResponse.HttpServerResponse, EX, RX>
+export type Handler<A, E, R> = (request: Request) => Stream.Stream<A, E, R>
+
+/**
+ * Options of a route, besides those of its responses.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Accept<EX = never, RX = never> {
+  /**
+   * Runs before the stream begins. It may fail, as any route, or answer an ordinary response: 401 for instance, or 204,
+   * which tells an `EventSource` to stay away.
+   */
+  readonly accept?:
+    | ((request: Request) => Effect.Effect<HttpServerResponse.HttpServerResponse | void, EX, RX>)
+    | undefined
+}
 
 type RouteLayer<EX, R> = Layer.Layer<
   never,
@@ -73,18 +86,18 @@ type RouteLayer<EX, R> = Layer.Layer<
 export const layer: {
   <A, E, R, RS, EX = never, RX = never>(
     path: HttpLayerRouter.PathInput,
-    options: EventStream.TypedOptions<A, RS>,
-    handler: Handler<A, E, R, EX, RX>
+    options: EventStream.TypedOptions<A, RS> & Accept<EX, RX>,
+    handler: Handler<A, E, R>
   ): RouteLayer<EX, R | RS | RX>
   <E, R, EX = never, RX = never>(
     path: HttpLayerRouter.PathInput,
-    options: EventStream.Options,
-    handler: Handler<ServerSentEvent.Outgoing, E, R, EX, RX>
+    options: EventStream.Options & Accept<EX, RX>,
+    handler: Handler<ServerSentEvent.Outgoing, E, R>
   ): RouteLayer<EX, R | RX>
 } = <E, R, EX, RX>(
   path: HttpLayerRouter.PathInput,
-  options: EventStream.Options,
-  handler: Handler<ServerSentEvent.Outgoing, E, R, EX, RX>
+  options: EventStream.Options & Accept<EX, RX>,
+  handler: Handler<ServerSentEvent.Outgoing, E, R>
 ): RouteLayer<EX, R | RX> => Layer.scopedDiscard(add(path, options, handler))
 
 /**
@@ -96,25 +109,25 @@ export const layer: {
 export const layerEffect: {
   <A, E, R, RS, EX = never, RX = never, EB = never, RB = never>(
     path: HttpLayerRouter.PathInput,
-    options: EventStream.TypedOptions<A, RS>,
-    handler: Effect.Effect<Handler<A, E, R, EX, RX>, EB, RB>
+    options: EventStream.TypedOptions<A, RS> & Accept<EX, RX>,
+    handler: Effect.Effect<Handler<A, E, R>, EB, RB>
   ): Layer.Layer<never, EB, Layer.Layer.Context<RouteLayer<EX, R | RS | RX>> | Exclude<RB, Scope.Scope>>
   <E, R, EX = never, RX = never, EB = never, RB = never>(
     path: HttpLayerRouter.PathInput,
-    options: EventStream.Options,
-    handler: Effect.Effect<Handler<ServerSentEvent.Outgoing, E, R, EX, RX>, EB, RB>
+    options: EventStream.Options & Accept<EX, RX>,
+    handler: Effect.Effect<Handler<ServerSentEvent.Outgoing, E, R>, EB, RB>
   ): Layer.Layer<never, EB, Layer.Layer.Context<RouteLayer<EX, R | RX>> | Exclude<RB, Scope.Scope>>
 } = <E, R, EX, RX, EB, RB>(
   path: HttpLayerRouter.PathInput,
-  options: EventStream.Options,
-  handler: Effect.Effect<Handler<ServerSentEvent.Outgoing, E, R, EX, RX>, EB, RB>
+  options: EventStream.Options & Accept<EX, RX>,
+  handler: Effect.Effect<Handler<ServerSentEvent.Outgoing, E, R>, EB, RB>
 ): Layer.Layer<never, EB, Layer.Layer.Context<RouteLayer<EX, R | RX>> | Exclude<RB, Scope.Scope>> =>
   Layer.scopedDiscard(Effect.flatMap(handler, (handler) => add(path, options, handler)))
 
 const add = <E, R, EX, RX>(
   path: HttpLayerRouter.PathInput,
-  options: EventStream.Options,
-  handler: Handler<ServerSentEvent.Outgoing, E, R, EX, RX>
+  options: EventStream.Options & Accept<EX, RX>,
+  handler: Handler<ServerSentEvent.Outgoing, E, R>
 ) =>
   Effect.gen(function* () {
     const router = yield* HttpLayerRouter.HttpRouter
@@ -123,21 +136,18 @@ const add = <E, R, EX, RX>(
       "GET",
       path,
       Effect.contextWithEffect(
-        (context: Context.Context<HttpServerRequest.HttpServerRequest | HttpLayerRouter.RouteContext>) => {
+        (context: Context.Context<HttpServerRequest.HttpServerRequest | HttpLayerRouter.RouteContext | R>) => {
           const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-          const answer = handler({
+          const given: Request = {
             lastEventId: EventStream.lastEventId(request),
             url: request.url,
             params: Context.get(context, HttpLayerRouter.RouteContext).params,
             request
-          })
-          const respond = (stream: Stream.Stream<ServerSentEvent.Outgoing, E, R>) =>
-            Effect.provideService(EventStream.response(stream, options), EventStream.OpenStreams, openStreams)
-          return Effect.isEffect(answer)
-            ? Effect.flatMap(answer, (answer) =>
-                HttpServerResponse.isServerResponse(answer) ? Effect.succeed(answer) : respond(answer)
-              )
-            : respond(answer)
+          }
+          const respond = () => EventStream.respond(handler(given), options, context, openStreams)
+          return options.accept === undefined
+            ? respond()
+            : Effect.flatMap(options.accept(given), (answer) => (answer ? Effect.succeed(answer) : respond()))
         }
       )
     )

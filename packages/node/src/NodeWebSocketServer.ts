@@ -115,8 +115,11 @@ export const attach =
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node's own listener is gone by now; without one a reset by the client would end the process.
       socket.on("error", ignore)
+      socket.on("end", abandon)
       socket.on("finish", linger)
       Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head))
+      // Behind a request that is not answered yet: two answers would get mixed up, and no client of RFC 6455 does it (§4.1).
+      if (hasPendingResponse(socket)) socket.destroy()
       // Nobody serves any more (or yet), but the socket still accepts.
       if (closing || server.listenerCount("upgrade") === 1) refuse(socket)
     })
@@ -145,6 +148,14 @@ const refuse = (socket: Duplex): void => {
     `HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: ${shuttingDown.length}\r\n` +
       `Retry-After: 1\r\nConnection: close\r\n\r\n${shuttingDown}`
   )
+}
+
+/** Node keeps the response that a socket is busy with in a property of it. */
+const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean => socket._httpMessage != null
+
+/** A client that ends its side before it has an answer does not wait for one: its request is interrupted. */
+function abandon(this: Duplex): void {
+  if (!this.writableEnded) this.destroy()
 }
 
 const lingerMillis = 2000
@@ -177,13 +188,17 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     head: string
   ): Transport.Transport | undefined {
     const { socket } = this
+    if (socket.destroyed || !socket.writable) return undefined
     const response = NodeHttpServerRequest.toServerResponse(outer)
-    if (response.writableEnded || response.headersSent || socket.destroyed || !socket.writable) return undefined
-    // The platform ends the socket when the response is finished. Detached, the response writes nothing, and counts as sent.
+    if (response.writableEnded || response.headersSent) return undefined
+    // The platform ends the socket when the response is finished. Detached it writes nothing, and with `finished` set it counts
+    // as sent (`writableEnded` reads it) without building the head that `end` would build for nobody.
     response.removeAllListeners("finish")
     response.detachSocket(socket as Net.Socket)
-    response.end()
+    ;(response as { finished: boolean }).finished = true
+    if (!response.writableEnded) response.end()
     socket.removeListener("error", ignore)
+    socket.removeListener("end", abandon)
     socket.removeListener("finish", linger)
     forgetResponse(outer)
     forgetResponse(inner)

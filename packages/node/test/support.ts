@@ -37,6 +37,8 @@ export type Routes = Layer.Layer<
 
 export interface ServeOptions extends NodeWebSocketServer.Options {
   readonly createServer?: () => Http.Server
+  /** What the server and its fibers run with besides. */
+  readonly layer?: Layer.Layer<never>
 }
 
 /** All that is logged goes to `logs`. */
@@ -84,7 +86,8 @@ export const serve = (routes: Routes, options: ServeOptions = {}): Effect.Effect
       disableLogger: true
     }).pipe(
       Layer.provide(NodeWebSocketServer.layer(createServer, { port: 0, host: "127.0.0.1", ...options })),
-      Layer.provide(logsTo({ push: log }))
+      Layer.provide(logsTo({ push: log })),
+      Layer.provide(options.layer ?? Layer.empty)
     )
     yield* Layer.buildWithScope(app, scope).pipe(Effect.orDie)
     const stop = Scope.close(scope, Exit.void)

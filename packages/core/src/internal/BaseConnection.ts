@@ -453,11 +453,28 @@ export abstract class BaseConnection implements Flush.Flushable {
     this.startClose(code, reason)
   }
 
-  /** Waits until there is room to send, or no hope of it. */
-  get hasRoomAgain(): Effect.Effect<void> {
+  /** Waits until fewer bytes than `allowance` wait to leave, or none will any more. */
+  awaitBuffered(allowance: number): Effect.Effect<void> {
     return Effect.ignore(
-      this.awaitStep(() => (this.info !== undefined || this.isBelowMark ? Effect.void : undefined), true)
+      this.awaitStep(() => (!this.isOpen() || this.unsafeBufferedBytes() < allowance ? Effect.void : undefined), true)
     )
+  }
+
+  /** Waits until a message may go out, or none will any more. */
+  get awaitTurn(): Effect.Effect<void> {
+    return Effect.ignore(
+      this.awaitStep(() => (!this.isOpen() ? this.closedError() : this.hasRoom ? Effect.void : undefined), true)
+    )
+  }
+
+  /** Whether the conversation is over; messages may still wait. */
+  unsafeIsOver(): boolean {
+    return this.info !== undefined
+  }
+
+  /** How `messages` fails after what is queued; `undefined` for a clean end, or none yet. */
+  unsafeFailure(): ConnectionError | undefined {
+    return this.error
   }
 
   protected putBetweenMessages(put: () => void, bytes: number): void {
@@ -636,4 +653,3 @@ const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
 }
 
 const ignore = () => {}
-

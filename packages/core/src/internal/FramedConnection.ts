@@ -284,7 +284,9 @@ export class FramedConnection extends BaseConnection implements Listener {
       }
       if (!this.isOpen()) {
         return resume(
-          this.info === undefined ? Effect.flatMap(this.closed, (info) => this.closedFailure(info)) : this.closedFailure(this.info)
+          this.info === undefined
+            ? Effect.flatMap(this.closed, (info) => this.closedFailure(info))
+            : this.closedFailure(this.info)
         )
       }
       const ping: PendingPing = {
@@ -412,10 +414,13 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   protected cut(): void {
     if (this.transportClosed) return
+    // Nothing is to be read any more, so the end of the conversation need not resume it.
+    this.readingPaused = false
     this.perform(this.protocol.transportClosed())
     this.stopTimers()
     this.transport.abort()
   }
 }
 
-const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, i) => byte === b[i])

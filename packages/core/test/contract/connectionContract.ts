@@ -2,8 +2,9 @@
  * What every connection does, whatever carries its bytes: DESIGN.md §4 for all implementations of Transport. It needs no
  * clock, so that it runs over real sockets too; what time decides is in Connection.test.ts.
  */
-import { Connection, type Message, WebSocketError } from "@effect-ws/core"
+
 import { assert, describe, it } from "@effect/vitest"
+import { Connection, type Message, WebSocketError } from "@effect-ws/core"
 import { Cause, Chunk, Deferred, Effect, Exit, Fiber, Option, type Scope, Stream } from "effect"
 
 /** Options of a pair. */
@@ -182,12 +183,13 @@ export const connectionContract = <E>(
     })
 
     describe("one consumer at a time", () => {
-      const ways: ReadonlyArray<readonly [string, (connection: Connection.Connection) => Effect.Effect<unknown, unknown>]> =
-        [
-          ["messages", (connection) => Stream.runDrain(connection.messages)],
-          ["take", (connection) => connection.take],
-          ["runForEach", (connection) => connection.runForEach(() => undefined)]
-        ]
+      const ways: ReadonlyArray<
+        readonly [string, (connection: Connection.Connection) => Effect.Effect<unknown, unknown>]
+      > = [
+        ["messages", (connection) => Stream.runDrain(connection.messages)],
+        ["take", (connection) => connection.take],
+        ["runForEach", (connection) => connection.runForEach(() => undefined)]
+      ]
       for (const [first, begin] of ways) {
         for (const [second, intrude] of ways) {
           test(`${second} dies while ${first} waits, and may begin after it`, (make) =>
@@ -227,7 +229,14 @@ export const connectionContract = <E>(
               const local = yield* pair[from].close(code, reason)
               assert.deepInclude(local, { code, reason, clean: true, initiator: "local", sent: frame, received: frame })
               const remote = yield* pair[to].closed
-              assert.deepInclude(remote, { code, reason, clean: true, initiator: "remote", sent: frame, received: frame })
+              assert.deepInclude(remote, {
+                code,
+                reason,
+                clean: true,
+                initiator: "remote",
+                sent: frame,
+                received: frame
+              })
               const exit = yield* Fiber.join(consumer)
               assert.strictEqual(Exit.isSuccess(exit), clean)
               if (!clean) assert.deepStrictEqual(closedWith(yield* failureOf(exit)).info, remote)
@@ -256,7 +265,12 @@ export const connectionContract = <E>(
             yield* pair[from].abort
             const error = closedWith(yield* Fiber.join(consumer))
             assert.strictEqual(error.code, 1006)
-            assert.deepInclude(error.info, { clean: false, initiator: "transport", sent: undefined, received: undefined })
+            assert.deepInclude(error.info, {
+              clean: false,
+              initiator: "transport",
+              sent: undefined,
+              received: undefined
+            })
             for (const connection of [pair[from], pair[to]]) {
               assert.strictEqual((yield* connection.closed).code, 1006)
               assert.strictEqual(closedWith(yield* failureOf(connection.send("x"))).code, 1006)
@@ -456,7 +470,13 @@ export const connectionContract = <E>(
         Effect.gen(function* () {
           const { client, server } = yield* make(narrow)
           const big = pattern(150_000)
-          const busy = yield* Effect.fork(Effect.forEach(Array.from({ length: 40 }, () => big), client.send, { discard: true }))
+          const busy = yield* Effect.fork(
+            Effect.forEach(
+              Array.from({ length: 40 }, () => big),
+              client.send,
+              { discard: true }
+            )
+          )
           yield* Effect.yieldNow()
           yield* Effect.fork(client.send("in between"))
           const received = yield* takeMany(server, 41)
@@ -504,7 +524,9 @@ export const connectionContract = <E>(
           const begun = yield* Deferred.make<void>()
           const pieces = Stream.concat(
             Stream.make("first "),
-            Stream.fromEffect(Effect.zipRight(Deferred.succeed(begun, undefined), Effect.as(Deferred.await(gate), "second")))
+            Stream.fromEffect(
+              Effect.zipRight(Deferred.succeed(begun, undefined), Effect.as(Deferred.await(gate), "second"))
+            )
           )
           const sending = yield* Effect.fork(client.sendFragments("text", pieces))
           yield* Deferred.await(begun)
@@ -522,16 +544,21 @@ export const connectionContract = <E>(
         }))
 
       const half = Stream.make("half")
-      const broken: ReadonlyArray<readonly [string, Stream.Stream<Message.Message, string>, (exit: Exit.Exit<void, unknown>) => boolean]> =
+      const broken: ReadonlyArray<
+        readonly [string, Stream.Stream<Message.Message, string>, (exit: Exit.Exit<void, unknown>) => boolean]
+      > = [
         [
-          ["fail", Stream.concat(half, Stream.fail("broken")), (exit) => Exit.isFailure(exit) && Cause.isFailure(exit.cause)],
-          ["die", Stream.concat(half, Stream.die("broken")), (exit) => Exit.isFailure(exit) && Cause.isDie(exit.cause)],
-          [
-            "are of the wrong kind",
-            Stream.concat(half, Stream.make(pattern(1))),
-            (exit) => Exit.isFailure(exit) && Cause.isDie(exit.cause)
-          ]
+          "fail",
+          Stream.concat(half, Stream.fail("broken")),
+          (exit) => Exit.isFailure(exit) && Cause.isFailure(exit.cause)
+        ],
+        ["die", Stream.concat(half, Stream.die("broken")), (exit) => Exit.isFailure(exit) && Cause.isDie(exit.cause)],
+        [
+          "are of the wrong kind",
+          Stream.concat(half, Stream.make(pattern(1))),
+          (exit) => Exit.isFailure(exit) && Cause.isDie(exit.cause)
         ]
+      ]
       for (const [what, pieces, matches] of broken) {
         test(`pieces that ${what} in the middle close with 1011`, (make) =>
           Effect.gen(function* () {

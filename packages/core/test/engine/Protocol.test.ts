@@ -519,19 +519,17 @@ describe("Protocol", () => {
     assert.doesNotThrow(() => new Protocol({ role: "server" }))
   })
 
-  it("sends frames that were encoded before, copied or as they are, of any size", () => {
+  it("sends frames that were encoded before, of any size", () => {
     for (const size of [5, 32 * 1024, 40_000, 200_000]) {
-      for (const copy of [true, false]) {
-        const protocol = make("server")
-        const payload = new Uint8Array(size).fill(7)
-        protocol.send("before")
-        assert.isTrue(protocol.sendEncoded(FrameEncoder.frame(portable, 2, payload), copy))
-        protocol.send("after")
-        assert.deepStrictEqual(
-          output(protocol).map((frame) => frame.payload),
-          [utf8("before"), payload, utf8("after")]
-        )
-      }
+      const protocol = make("server")
+      const payload = new Uint8Array(size).fill(7)
+      protocol.send("before")
+      assert.isTrue(protocol.sendEncoded(FrameEncoder.frame(portable, 2, payload)))
+      protocol.send("after")
+      assert.deepStrictEqual(
+        output(protocol).map((frame) => frame.payload),
+        [utf8("before"), payload, utf8("after")]
+      )
     }
   })
 

@@ -1,18 +1,27 @@
 /**
  * Streams that can also write to a subscriber themselves, without a fiber or a Channel for each event.
  */
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
 import type { Subscriber } from "./subscriber.js"
 
 const DirectTypeId: unique symbol = Symbol.for("@effect-ws/eventsource/Direct") as never
 
-/** Serves a subscriber until there is no more to send; interrupted when the subscriber leaves. */
-export type Serve<E> = (subscriber: Subscriber) => Effect.Effect<void, E>
+/** A subscription that was begun: it ends when `run` does, and `leave` is called in any case. */
+export interface Subscription<E> {
+  readonly run: Effect.Effect<void, E>
+  readonly leave: () => void
+}
+
+/** `Effect.never` without its timer, of which each would weigh as much as the rest of a subscription. */
+export const forever: Effect.Effect<never> = Effect.async<never>(() => {})
+
+/** Subscribes, and writes to the subscriber from then on. */
+export type Subscribe<E> = (subscriber: Subscriber) => Subscription<E>
 
 /** Marks this very stream; what is derived from it by an operator is an ordinary stream. */
-export const make = <A, E, R>(stream: Stream.Stream<A, E, R>, serve: Serve<E>): Stream.Stream<A, E, R> =>
-  Object.assign(stream, { [DirectTypeId]: serve })
+export const make = <A, E, R>(stream: Stream.Stream<A, E, R>, subscribe: Subscribe<E>): Stream.Stream<A, E, R> =>
+  Object.assign(stream, { [DirectTypeId]: subscribe })
 
-export const get = <A, E, R>(stream: Stream.Stream<A, E, R>): Serve<E> | undefined =>
-  (stream as { readonly [DirectTypeId]?: Serve<E> })[DirectTypeId]
+export const get = <A, E, R>(stream: Stream.Stream<A, E, R>): Subscribe<E> | undefined =>
+  (stream as { readonly [DirectTypeId]?: Subscribe<E> })[DirectTypeId]

@@ -13,18 +13,20 @@ import type { Wire } from "./wire.js"
 /** A response that is being written. After `end` or `abort`, or when the client has left, writing does nothing. */
 export interface Outlet {
   /** Sends the head, and the first bytes with it. */
-  readonly open: (first: Wire) => void
-  readonly write: (wire: Wire) => void
+  open(first: Wire): void
+  write(wire: Wire): void
+  /** Whether the memory of all that was written may be used again. */
+  taken(): boolean
   /** Bytes that were written and not yet taken by the network. */
-  readonly bufferedBytes: () => number
+  bufferedBytes(): number
   /** Whether a writer should wait: more is buffered than the limit, and than the transport buffers by itself. */
-  readonly full: (limit: number) => boolean
+  full(limit: number): boolean
   /** Calls back once when all is taken, or never if the connection is lost; answers how to give up. Only when full. */
-  readonly onDrain: (resume: () => void) => () => void
+  onDrain(resume: () => void): () => void
   /** Ends the body as it should end; what the client has not taken after so many milliseconds, if given, is given up. */
-  readonly end: (patience?: number) => void
+  end(patience?: number): void
   /** Breaks the connection, in a way that the client sees; what was written goes first, where it can. Then calls back. */
-  readonly abort: (done: () => void) => void
+  abort(done: () => void): void
 }
 
 interface Emitter {
@@ -43,6 +45,7 @@ interface NodeSocket extends NodeWritable {
   readonly cork: () => void
   readonly uncork: () => void
   readonly destroySoon: () => void
+  readonly destroy: () => void
   readonly resetAndDestroy: () => void
   /** Set by `node:http`: the server that accepted the connection, and the response whose turn it is. */
   readonly server?: object | null
@@ -82,9 +85,7 @@ const internalError = 0x2
 export const patience = 5000
 
 export const fromNode = (response: NodeResponse): Outlet =>
-  ownsSocket(response)
-    ? throughSocket(response, response.socket)
-    : throughResponse(response, response.stream ?? response)
+  ownsSocket(response) ? new SocketOutlet(response, response.socket) : new ResponseOutlet(response)
 
 /** Whether the response goes over HTTP/1 and it is its turn on the connection. */
 export const ownsSocket = (response: NodeResponse): response is NodeResponse & { readonly socket: NodeSocket } =>
@@ -94,88 +95,135 @@ export const ownsSocket = (response: NodeResponse): response is NodeResponse & {
  * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
  * for each call, with the head of the chunk in it, where `response.write` makes four.
  */
-const throughSocket = (response: NodeResponse, socket: NodeSocket): Outlet => {
-  const chunked = response.chunkedEncoding === true
-  const write = ({ chunk, plain }: Wire) => {
-    if (socket.writable && !response.writableEnded) socket.write(chunked ? chunk : plain)
-  }
-  return {
-    open: (first) => {
-      socket.cork()
-      response.flushHeaders()
-      write(first)
-      socket.uncork()
-    },
-    write,
-    bufferedBytes: () => socket.writableLength,
-    full: (limit) => socket.writableNeedDrain && socket.writableLength > limit,
-    onDrain: listenForDrain(socket),
-    end: (patience) => {
-      if (patience !== undefined) resetAfter(socket, patience)
-      response.end()
-    },
-    abort: (done) => {
-      if (!socket.writable) {
-        response.end()
-        done()
-      } else if (chunked) {
-        // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
-        // end, which tells it that the response is done, writes nothing any more.
-        resetAfter(socket, patience)
-        socket.destroySoon()
-        response.end()
-        done()
-      } else {
-        // A body that ends with the connection is broken by a reset only.
-        whenDrained(socket, () => {
-          socket.resetAndDestroy()
-          response.end()
-          done()
-        })
-      }
-    }
-  }
-}
+class SocketOutlet implements Outlet {
+  constructor(
+    private readonly response: NodeResponse,
+    private readonly socket: NodeSocket
+  ) {}
 
-const resetAfter = (socket: NodeSocket, milliseconds: number): void => {
-  if (socket.writableLength === 0) return
-  const timer = setTimeout(() => socket.resetAndDestroy(), milliseconds)
-  socket.once("close", () => clearTimeout(timer))
-}
-
-/** HTTP/2, and pipelined requests whose turn has not come: by way of the response. */
-const throughResponse = (response: NodeResponse, writable: NodeWritable): Outlet => {
-  const write = ({ plain }: Wire) => {
-    if (!response.writableEnded && !response.destroyed) response.write(plain)
+  open(first: Wire) {
+    this.socket.cork()
+    this.response.flushHeaders()
+    this.write(first)
+    this.socket.uncork()
   }
-  return {
-    open: (first) => {
-      response.flushHeaders()
-      write(first)
-    },
-    write,
-    bufferedBytes: () => writable.writableLength,
-    full: (limit) => writable.writableNeedDrain && writable.writableLength > limit,
-    onDrain: listenForDrain(writable),
-    end: (patience) => {
-      if (patience !== undefined && writable.writableLength > 0) {
-        const timer = setTimeout(() => response.destroy(), patience)
-        response.once("close", () => clearTimeout(timer))
-      }
+
+  write({ chunk, plain }: Wire) {
+    const { response, socket } = this
+    if (socket.writable && !response.writableEnded) socket.write(response.chunkedEncoding === true ? chunk : plain)
+  }
+
+  taken() {
+    // A write that the kernel took whole has called back already.
+    return this.socket.writableLength === 0
+  }
+
+  bufferedBytes() {
+    return this.socket.writableLength
+  }
+
+  full(limit: number) {
+    return this.socket.writableNeedDrain && this.socket.writableLength > limit
+  }
+
+  onDrain(resume: () => void) {
+    return listenForDrain(this.socket, resume)
+  }
+
+  end(patience?: number) {
+    if (patience !== undefined) resetAfter(this.socket, patience)
+    this.response.end()
+  }
+
+  abort(done: () => void) {
+    const { response, socket } = this
+    if (!socket.writable) {
       response.end()
-    },
-    abort: (done) => {
-      if (response.writableEnded || response.destroyed) return done()
-      whenDrained(writable, () => {
-        if (response.stream === undefined) response.destroy()
-        else response.stream.close(internalError)
+      done()
+    } else if (response.chunkedEncoding === true) {
+      // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
+      // end, which tells it that the response is done, writes nothing any more.
+      resetAfter(socket, patience)
+      socket.destroySoon()
+      response.end()
+      done()
+    } else {
+      // A body that ends with the connection is broken by a reset only.
+      whenDrained(socket, () => {
+        reset(socket)
+        response.end()
         done()
       })
     }
   }
 }
 
-const listenForDrain = (writable: Emitter) => (resume: () => void) => {
+/** Only TCP has resets: a TLS connection that ends without its closing alert is as broken. */
+const reset = (socket: NodeSocket): void => {
+  if ("encrypted" in socket) socket.destroy()
+  else socket.resetAndDestroy()
+}
+
+const resetAfter = (socket: NodeSocket, milliseconds: number): void => {
+  if (socket.writableLength === 0) return
+  const timer = setTimeout(() => reset(socket), milliseconds)
+  socket.once("close", () => clearTimeout(timer))
+}
+
+/** HTTP/2, and pipelined requests whose turn has not come: by way of the response. */
+class ResponseOutlet implements Outlet {
+  private readonly writable: NodeWritable
+
+  constructor(private readonly response: NodeResponse) {
+    this.writable = response.stream ?? response
+  }
+
+  open(first: Wire) {
+    this.response.flushHeaders()
+    this.write(first)
+  }
+
+  write({ plain }: Wire) {
+    if (!this.response.writableEnded && !this.response.destroyed) this.response.write(plain)
+  }
+
+  taken() {
+    return false
+  }
+
+  bufferedBytes() {
+    return this.writable.writableLength
+  }
+
+  full(limit: number) {
+    return this.writable.writableNeedDrain && this.writable.writableLength > limit
+  }
+
+  onDrain(resume: () => void) {
+    return listenForDrain(this.writable, resume)
+  }
+
+  end(patience?: number) {
+    const { response } = this
+    if (patience !== undefined && this.writable.writableLength > 0) {
+      const timer = setTimeout(() => response.destroy(), patience)
+      response.once("close", () => clearTimeout(timer))
+    }
+    response.end()
+  }
+
+  abort(done: () => void) {
+    const { response } = this
+    if (response.writableEnded || response.destroyed) return done()
+    whenDrained(this.writable, () => {
+      if (response.stream === undefined) response.destroy()
+      else response.stream.close(internalError)
+      done()
+    })
+  }
+}
+
+const listenForDrain = (writable: Emitter, resume: () => void): (() => void) => {
   writable.once("drain", resume)
   return () => void writable.removeListener("drain", resume)
 }
@@ -242,6 +290,7 @@ export const portable = (): { readonly outlet: Outlet; readonly body: Stream.Str
     outlet: {
       open: write,
       write,
+      taken: () => false,
       bufferedBytes: () => queued,
       full: (limit) => queued > limit,
       onDrain: (resume) => {

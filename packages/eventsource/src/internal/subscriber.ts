@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Outlet } from "./outlet.js"
-import type { Wire } from "./wire.js"
+import { lend, type Wire } from "./wire.js"
 
 /** What becomes of a reader that does not keep up. */
 export type SlowReader = "wait" | "drop" | "cut"
@@ -43,6 +43,16 @@ export class Subscriber {
     this.countDropped(events)
     if (slowReader === "cut") this.onCut()
     return false
+  }
+
+  /** The same with text that is for this subscriber only. */
+  offerText(text: string, events: number): boolean {
+    let full = false
+    lend(text, (wire) => {
+      full = this.offer(wire, events)
+      return this.outlet.taken()
+    })
+    return full
   }
 
   /** Waits until what was written is taken. */

@@ -1,0 +1,5 @@
+/** The tag of the client's service, apart from WebSocketClient so that what it exports may use it. */
+import * as Context from "effect/Context"
+import type { Service } from "../WebSocketClient.js"
+
+export class WebSocketClient extends Context.Tag("@effect-ws/core/WebSocketClient")<WebSocketClient, Service>() {}

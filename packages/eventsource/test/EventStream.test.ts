@@ -1,0 +1,603 @@
+import * as http from "node:http"
+import * as http2 from "node:http2"
+import * as net from "node:net"
+import {
+  Cookies,
+  HttpApi,
+  HttpApiBuilder,
+  HttpApiEndpoint,
+  HttpApiGroup,
+  HttpApp,
+  HttpLayerRouter,
+  HttpMiddleware,
+  HttpRouter,
+  HttpServer,
+  HttpServerRequest,
+  HttpServerResponse
+} from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Deferred, Effect, Exit, Layer, Metric, Schema, Scope, Stream } from "effect"
+import { EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
+import { get, raw, serve, serveUntil } from "./support.js"
+
+const event = (data: string, id?: string) => ServerSentEvent.make({ data, id })
+const two = Stream.make(event("a"), event("b", "2"))
+const twoText = ":\n\ndata: a\n\nid: 2\ndata: b\n\n"
+
+describe("a response over HTTP/1.1", () => {
+  it.scopedLive("sends the head and a comment at once", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(EventStreamRoute.layer("/silent", { headers: { "X-Room": "1" } }, () => Stream.never))
+      const reader = yield* Effect.promise(() => get(port, "/silent"))
+      assert.strictEqual(reader.status, 200)
+      assert.strictEqual(reader.headers["content-type"], "text/event-stream")
+      assert.strictEqual(reader.headers["cache-control"], "no-cache, no-transform")
+      assert.strictEqual(reader.headers["x-accel-buffering"], "no")
+      assert.strictEqual(reader.headers.connection, "close")
+      assert.strictEqual(reader.headers["x-room"], "1")
+      assert.strictEqual(yield* Effect.promise(() => reader.until((text) => text.length >= 3)), ":\n\n")
+      reader.leave()
+    })
+  )
+
+  it.scopedLive("sends the stream and ends with it", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(EventStreamRoute.layer("/two", {}, () => two))
+      const reader = yield* Effect.promise(() => get(port, "/two"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.text(), twoText)
+    })
+  )
+
+  it.scopedLive("sends the reconnection time first, comments and texts of any alphabet", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(
+        EventStreamRoute.layer("/", { retry: "2 seconds" }, () =>
+          Stream.make(ServerSentEvent.comment("hé"), event("✓".repeat(9000)), ServerSentEvent.retry(5))
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.text(), `:\n\nretry: 2000\n\n: hé\n\ndata: ${"✓".repeat(9000)}\n\nretry: 5\n\n`)
+    })
+  )
+
+  const failing: ReadonlyArray<readonly [string, Stream.Stream<ServerSentEvent.Outgoing, string>]> = [
+    ["fails", Stream.concat(two, Stream.fail("boom"))],
+    ["dies", Stream.concat(two, Stream.die("boom"))],
+    ["has an event that cannot be written", Stream.concat(two, Stream.make(event("c", "1\n2")))],
+    ["has one behind others of its chunk", Stream.make(event("a"), event("b", "2"), event("c", "1\n2"))]
+  ]
+
+  it.scopedLive.each(failing)("breaks when the stream %s, after what came before", ([, stream]) =>
+    Effect.gen(function* () {
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => stream))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "ECONNRESET")
+      assert.strictEqual(reader.text(), twoText)
+    })
+  )
+
+  it.scopedLive("interrupts the stream when the client resets the connection, or ends it", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const done = yield* Deferred.make<void>()
+      const stream = (deferred: Deferred.Deferred<void>) =>
+        Stream.ensuring(Stream.never, Deferred.succeed(deferred, undefined))
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/reset", {}, () => stream(left)),
+          EventStreamRoute.layer("/fin", {}, () => stream(done))
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/reset"))
+      reader.leave()
+      yield* Deferred.await(left)
+      const socket = net.connect({ port, host: "127.0.0.1", allowHalfOpen: true })
+      socket.write("GET /fin HTTP/1.1\r\nHost: x\r\n\r\n")
+      socket.once("data", () => socket.end())
+      yield* Deferred.await(done)
+      socket.destroy()
+    })
+  )
+
+  it.scopedLive("keeps the connection alive with comments", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(EventStreamRoute.layer("/", { keepAlive: "5 millis" }, () => Stream.never))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.until((text) => text.startsWith(":\n\n:\n\n:\n\n:\n\n")))
+      reader.leave()
+    })
+  )
+
+  it.scopedLive("carries cookies, and the headers of middleware", () =>
+    Effect.gen(function* () {
+      const cors = HttpLayerRouter.cors({ allowedOrigins: ["https://example.com"] })
+      const port = yield* serve(
+        Layer.mergeAll(
+          HttpLayerRouter.add(
+            "GET",
+            "/",
+            Effect.flatMap(
+              EventStream.response(two),
+              HttpServerResponse.setCookies([
+                ["a", "1", {}],
+                ["b", "2", {}]
+              ])
+            ).pipe(Effect.orDie)
+          ),
+          cors
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/", { origin: "https://example.com" }))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.text(), twoText)
+      assert.strictEqual(reader.headers["access-control-allow-origin"], "https://example.com")
+      assert.deepStrictEqual(Cookies.fromSetCookie(reader.headers["set-cookie"]!).pipe(Cookies.toRecord), {
+        a: "1",
+        b: "2"
+      })
+    })
+  )
+
+  it.scopedLive("serves requests that were pipelined, one after the other", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(
+        Layer.mergeAll(
+          HttpLayerRouter.add("GET", "/text", HttpServerResponse.text("hi")),
+          EventStreamRoute.layer("/two", {}, () => two)
+        )
+      )
+      const { ended, text } = yield* Effect.promise(() =>
+        raw(port, "GET /text HTTP/1.1\r\nHost: x\r\n\r\nGET /two HTTP/1.1\r\nHost: x\r\n\r\n")
+      )
+      assert.strictEqual(ended, "end")
+      assert.match(text, /\r\n\r\nhi/)
+      assert.match(text.replace(/[0-9a-f]+\r\n|\r\n(?=[0-9a-f]+\r\n)/g, ""), /:\n\ndata: a\n\nid: 2\ndata: b\n\n\r\n/)
+    })
+  )
+})
+
+describe("over other protocols", () => {
+  it.scopedLive("HTTP/1.0: the body ends with the connection, a failing one with a reset", () =>
+    Effect.gen(function* () {
+      const seen = yield* Deferred.make<void>()
+      const failing = Stream.concat(two, Stream.fromEffect(Effect.zipRight(Deferred.await(seen), Effect.fail("boom"))))
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/two", {}, () => two),
+          EventStreamRoute.layer("/fail", {}, () => failing)
+        )
+      )
+      const good = yield* Effect.promise(() => raw(port, "GET /two HTTP/1.0\r\n\r\n"))
+      assert.strictEqual(good.ended, "end")
+      assert.strictEqual(good.text.slice(good.text.indexOf("\r\n\r\n") + 4), twoText)
+      // The client has read before the reset: Node's own reading may miss one that comes with the data.
+      const bad = yield* Effect.promise(() =>
+        raw(port, "GET /fail HTTP/1.0\r\n\r\n", (text) => {
+          if (text.includes("data: b")) Deferred.unsafeDone(seen, Effect.void)
+        })
+      )
+      assert.strictEqual(bad.ended, "ECONNRESET")
+    })
+  )
+
+  it.scopedLive("HTTP/2", () =>
+    Effect.gen(function* () {
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/two", {}, () => two),
+          EventStreamRoute.layer("/fail", {}, () => Stream.concat(two, Stream.fail("boom")))
+        ),
+        () => http2.createServer() as unknown as http.Server
+      )
+      const session = http2.connect(`http://127.0.0.1:${port}`)
+      const read = (path: string) =>
+        Effect.promise(
+          () =>
+            new Promise<{ text: string; code: number | undefined; type: unknown }>((resolve) => {
+              const stream = session.request({ ":path": path })
+              let text = ""
+              let type: unknown
+              stream.setEncoding("utf8")
+              stream.on("response", (headers) => {
+                type = headers["content-type"]
+              })
+              stream.on("data", (chunk: string) => {
+                text += chunk
+              })
+              stream.on("error", () => {})
+              stream.on("close", () => resolve({ text, code: stream.rstCode, type }))
+            })
+        )
+      assert.deepStrictEqual(yield* read("/two"), { text: twoText, code: 0, type: "text/event-stream" })
+      assert.strictEqual((yield* read("/fail")).code, http2.constants.NGHTTP2_INTERNAL_ERROR)
+      session.close()
+    })
+  )
+})
+
+describe("a web handler", () => {
+  const answer = (app: HttpApp.Default<never, Scope.Scope>, request = new Request("http://localhost/")) =>
+    Effect.promise(() => HttpApp.toWebHandler(app)(request))
+
+  it.effect("has the same bytes", () =>
+    Effect.gen(function* () {
+      const response = yield* answer(EventStream.response(two))
+      assert.strictEqual(response.headers.get("content-type"), "text/event-stream")
+      assert.isNull(response.headers.get("connection"))
+      assert.strictEqual(yield* Effect.promise(() => response.text()), twoText)
+    })
+  )
+
+  it.effect("breaks when the stream fails", () =>
+    Effect.gen(function* () {
+      const response = yield* answer(EventStream.response(Stream.concat(two, Stream.fail("boom"))))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.tryPromise(() => response.text()))))
+    })
+  )
+
+  it.effect("interrupts the stream when the reader leaves", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const response = yield* answer(
+        EventStream.response(Stream.ensuring(Stream.never, Deferred.succeed(left, undefined)))
+      )
+      const reader = response.body!.getReader()
+      yield* Effect.promise(() => reader.read())
+      yield* Effect.promise(() => reader.cancel())
+      yield* Deferred.await(left)
+    })
+  )
+
+  /** Some turns of the event loop, in which everything that can go on without a reader does. */
+  const settle = Effect.promise(async () => {
+    for (let turn = 0; turn < 100; turn++) await new Promise<void>((resolve) => setImmediate(resolve))
+  })
+
+  const kilobyte = event("x".repeat(1000))
+
+  it.effect("waits for a slow reader: nothing is pulled beyond the allowance", () =>
+    Effect.gen(function* () {
+      let pulled = 0
+      const endless = Stream.repeatEffect(
+        Effect.sync(() => {
+          pulled++
+          return kilobyte
+        })
+      )
+      const response = yield* answer(EventStream.response(endless, { maxBufferedBytes: 50_000 }))
+      const reader = response.body!.getReader()
+      yield* Effect.promise(() => reader.read())
+      yield* settle
+      const before = pulled
+      assert.isAtLeast(before, 49)
+      // What is buffered, and what the ReadableStream took.
+      assert.isAtMost(before, 160)
+      yield* settle
+      assert.strictEqual(pulled, before)
+      for (let read = 0; read < before; read++) yield* Effect.promise(() => reader.read())
+      yield* settle
+      assert.isAbove(pulled, before)
+      yield* Effect.promise(() => reader.cancel())
+    })
+  )
+
+  it.effect("leaves events out for a slow reader, and counts them", () =>
+    Effect.gen(function* () {
+      const many = Stream.range(1, 200).pipe(
+        Stream.rechunk(1),
+        Stream.map((n) => event(`${n} ${"x".repeat(1000)}`)),
+        Stream.concat(Stream.never)
+      )
+      const before = (yield* Metric.value(EventStream.droppedEvents)).count
+      const response = yield* answer(EventStream.response(many, { slowReader: "drop", maxBufferedBytes: 50_000 }))
+      const reader = response.body!.getReader()
+      yield* Effect.promise(() => reader.read())
+      yield* settle
+      assert.isAtLeast((yield* Metric.value(EventStream.droppedEvents)).count - before, 40)
+      yield* Effect.promise(() => reader.cancel())
+    })
+  )
+
+  it.effect("cuts a slow reader", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const many = Stream.repeatValue(kilobyte).pipe(
+        Stream.rechunk(1),
+        Stream.ensuring(Deferred.succeed(left, undefined))
+      )
+      const response = yield* answer(EventStream.response(many, { slowReader: "cut", maxBufferedBytes: 50_000 }))
+      yield* Deferred.await(left)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.tryPromise(() => response.text()))))
+    })
+  )
+
+  const accepts: ReadonlyArray<readonly [string | undefined, number]> = [
+    [undefined, 200],
+    ["text/event-stream", 200],
+    ["*/*", 200],
+    ["text/*;q=0.1", 200],
+    ["application/json, text/event-stream", 200],
+    ["TEXT/EVENT-STREAM; q=0.5", 200],
+    ["application/json", 406],
+    ["text/html, text/event-stream;q=0", 406],
+    ["text/event-stream;q=0, */*", 406]
+  ]
+
+  it.effect.each(accepts)("Accept: %s", ([accept, status]) =>
+    Effect.gen(function* () {
+      const request = new Request("http://localhost/", accept === undefined ? {} : { headers: { accept } })
+      const response = yield* answer(EventStream.response(two), request)
+      assert.strictEqual(response.status, status)
+      yield* Effect.promise(() => response.text())
+    })
+  )
+})
+
+describe("requests", () => {
+  const request = (headers: Record<string, string>, method = "GET") =>
+    HttpServerRequest.fromWeb(new Request("http://localhost/", { headers, method }))
+
+  const wishes: ReadonlyArray<readonly [string, string, boolean]> = [
+    ["text/event-stream", "GET", true],
+    ["text/html, Text/Event-Stream;q=0.9", "GET", true],
+    ["text/event-stream;q=0", "GET", false],
+    ["*/*", "GET", false],
+    ["text/event-streams", "GET", false],
+    ["text/event-stream", "POST", false]
+  ]
+
+  it.each(wishes)("isEventSource: %s %s", (accept, method, expected) => {
+    assert.strictEqual(EventStream.isEventSource(request({ accept }, method)), expected)
+  })
+
+  it("lastEventId is UTF-8, or else what it is", () => {
+    const latin1 = (text: string) => String.fromCharCode(...new TextEncoder().encode(text))
+    assert.strictEqual(EventStream.lastEventId(request({})), "")
+    assert.strictEqual(EventStream.lastEventId(request({ "last-event-id": "7" })), "7")
+    assert.strictEqual(EventStream.lastEventId(request({ "last-event-id": latin1("é✓") })), "é✓")
+    assert.strictEqual(EventStream.lastEventId(request({ "last-event-id": "\xe9" })), "\xe9")
+  })
+})
+
+class Greeting extends Context.Tag("Greeting")<Greeting, string>() {}
+
+describe("routes", () => {
+  it.scopedLive("give the handler its request, and the stream its services", () =>
+    Effect.gen(function* () {
+      const route = EventStreamRoute.layer("/rooms/:room", {}, ({ lastEventId, params, url }) =>
+        Stream.fromEffect(Effect.map(Greeting, (greeting) => event(`${greeting} ${params.room} ${url} ${lastEventId}`)))
+      )
+      const greeting = HttpLayerRouter.middleware<{ provides: Greeting }>()((effect) =>
+        Effect.provideService(effect, Greeting, "hello")
+      ).layer
+      const port = yield* serve(Layer.provide(route, greeting))
+      const reader = yield* Effect.promise(() => get(port, "/rooms/7?a=1", { "last-event-id": "41" }))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(reader.text(), ":\n\ndata: hello 7 /rooms/7?a=1 41\n\n")
+    })
+  )
+
+  it.scopedLive("take services when the layer is built", () =>
+    Effect.gen(function* () {
+      const route = EventStreamRoute.layerEffect(
+        "/",
+        {},
+        Effect.map(Greeting, (greeting) => () => Stream.make(event(greeting)))
+      )
+      const port = yield* serve(Layer.provide(route, Layer.succeed(Greeting, "hi")))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(reader.text(), ":\n\ndata: hi\n\n")
+    })
+  )
+
+  it.scopedLive("may answer otherwise", () =>
+    Effect.gen(function* () {
+      const route = EventStreamRoute.layer(
+        "/:code",
+        {
+          accept: ({ params }) =>
+            params.code === "200" ? Effect.void : HttpServerResponse.text("no", { status: Number(params.code) })
+        },
+        () => two
+      )
+      const port = yield* serve(route)
+      const refused = yield* Effect.promise(() => get(port, "/401"))
+      assert.strictEqual(refused.status, 401)
+      const reader = yield* Effect.promise(() => get(port, "/200"))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(reader.text(), twoText)
+    })
+  )
+
+  it.scopedLive("answer HEAD without running the stream", () =>
+    Effect.gen(function* () {
+      let ran = false
+      const port = yield* serve(
+        EventStreamRoute.layer("/", {}, () =>
+          Stream.fromEffect(
+            Effect.sync(() => {
+              ran = true
+              return event("a")
+            })
+          )
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/", {}, "HEAD"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.headers["content-type"], "text/event-stream")
+      assert.strictEqual(reader.text(), "")
+      assert.isFalse(ran)
+    })
+  )
+
+  it.live("end with their layer: a shutdown waits for the streams' finalizers, not for their clients", () =>
+    Effect.gen(function* () {
+      const finalized: Array<string> = []
+      const stream = (name: string) =>
+        Stream.ensuring(
+          Stream.concat(two, Stream.never),
+          Effect.sync(() => finalized.push(name))
+        )
+      const { port, shutdown } = yield* serveUntil(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/a", {}, () => stream("a")),
+          EventStreamRoute.layer("/b", {}, () => stream("b"))
+        )
+      )
+      const readers = yield* Effect.promise(() => Promise.all([get(port, "/a"), get(port, "/b"), get(port, "/b")]))
+      yield* Effect.promise(() => Promise.all(readers.map((reader) => reader.until((text) => text === twoText))))
+      yield* shutdown
+      assert.deepStrictEqual(finalized.sort(), ["a", "b", "b"])
+      assert.deepStrictEqual(yield* Effect.promise(() => Promise.all(readers.map((reader) => reader.ended))), [
+        "end",
+        "end",
+        "end"
+      ])
+    })
+  )
+
+  it.live("end before their server closes, where it tells", () =>
+    Effect.gen(function* () {
+      const hooks = new Set<() => void>()
+      const finalized = yield* Deferred.make<void>()
+      const port = yield* Scope.extend(
+        serve(
+          HttpLayerRouter.add(
+            "GET",
+            "/",
+            EventStream.response(Stream.ensuring(Stream.never, Deferred.succeed(finalized, undefined)))
+          ),
+          () => Object.assign(http.createServer(), { [Symbol.for("@effect-ws/beforeClose")]: hooks })
+        ),
+        yield* Scope.make()
+      )
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.until((text) => text.length > 0))
+      assert.strictEqual(hooks.size, 1)
+      for (const hook of hooks) hook()
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      yield* Deferred.await(finalized)
+      assert.strictEqual(hooks.size, 0)
+    })
+  )
+})
+
+class Progress extends Schema.TaggedClass<Progress>()("Progress", { percent: Schema.Number }) {}
+class Done extends Schema.TaggedClass<Done>()("Done", { at: Schema.Date }) {}
+const JobEvent = EventSchema.json(Schema.Union(Progress, Done), {
+  id: (value) => (value._tag === "Progress" ? String(value.percent) : undefined)
+})
+
+describe("typed events", () => {
+  it.scopedLive("are named by their tags", () =>
+    Effect.gen(function* () {
+      const values = Stream.make(new Progress({ percent: 50 }), new Done({ at: new Date(0) }))
+      const port = yield* serve(EventStreamRoute.layer("/", { schema: JobEvent }, () => values))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(
+        reader.text(),
+        ':\n\nevent: Progress\nid: 50\ndata: {"percent":50,"_tag":"Progress"}\n\nevent: Done\ndata: {"at":"1970-01-01T00:00:00.000Z","_tag":"Done"}\n\n'
+      )
+    })
+  )
+
+  it.effect("may be told apart by name alone", () =>
+    Effect.gen(function* () {
+      const Feed = EventSchema.named({ tick: Schema.Struct({ n: Schema.Number }), alert: Schema.String })
+      const encoded = yield* Schema.encode(Feed)({ event: "tick", data: { n: 1 }, id: "7" })
+      assert.deepStrictEqual(encoded, { event: "tick", data: '{"n":1}', id: "7" })
+      assert.deepStrictEqual(yield* Schema.decode(Feed)({ event: "alert", data: '"fire"' }), {
+        event: "alert",
+        data: "fire"
+      })
+      assert.strictEqual((yield* Effect.flip(Schema.decode(Feed)({ event: "other", data: "1" })))._tag, "ParseError")
+      assert.strictEqual((yield* Effect.flip(Schema.decode(JobEvent)({ event: "x", data: "{" })))._tag, "ParseError")
+    })
+  )
+})
+
+describe("in other routers", () => {
+  const read = (port: number, path: string) =>
+    Effect.promise(async () => {
+      const reader = await get(port, path)
+      return [await reader.ended, reader.text()]
+    })
+
+  const portOf = Effect.map(HttpServer.HttpServer, ({ address }) => (address._tag === "TcpAddress" ? address.port : 0))
+
+  it.scopedLive("HttpRouter", () =>
+    Effect.gen(function* () {
+      yield* HttpRouter.empty.pipe(
+        HttpRouter.get("/two", EventStream.response(two)),
+        HttpRouter.get("/fail", EventStream.response(Stream.concat(two, Stream.fail("boom")))),
+        HttpServer.serveEffect(HttpMiddleware.cors())
+      )
+      const port = yield* portOf
+      assert.deepStrictEqual(yield* read(port, "/two"), ["end", twoText])
+      assert.deepStrictEqual(yield* read(port, "/fail"), ["ECONNRESET", twoText])
+    }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
+  )
+
+  it.live("HttpApi, whose shutdown ends streams too", () =>
+    Effect.gen(function* () {
+      const Api = HttpApi.make("api").add(
+        HttpApiGroup.make("feed")
+          .add(HttpApiEndpoint.get("two", "/two").addSuccess(Schema.Unknown))
+          .add(HttpApiEndpoint.get("open", "/open").addSuccess(Schema.Unknown))
+      )
+      const Feed = HttpApiBuilder.group(Api, "feed", (handlers) =>
+        handlers
+          .handleRaw("two", () => EventStream.response(two))
+          .handleRaw("open", () => EventStream.response(Stream.never))
+      ).pipe(Layer.provide(EventStream.layerOpenStreams))
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(
+        HttpApiBuilder.serve().pipe(
+          Layer.provide(HttpApiBuilder.api(Api).pipe(Layer.provide(Feed))),
+          Layer.provideMerge(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" }))
+        ),
+        scope
+      )
+      const port = yield* Effect.provide(portOf, context)
+      assert.deepStrictEqual(yield* read(port, "/two"), ["end", twoText])
+      const open = yield* Effect.promise(() => get(port, "/open"))
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* Effect.promise(() => open.ended), "end")
+    })
+  )
+})
+
+describe("a firehose", () => {
+  it.scopedLive("arrives whole, whatever the reader's pace", () =>
+    Effect.gen(function* () {
+      const lines = Array.from({ length: 4000 }, (_, n) => `${n} ${"é".repeat(n % 700)}`)
+      const chunks = Stream.fromIterable(lines).pipe(
+        Stream.rechunk(37),
+        Stream.map((line) => event(line))
+      )
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => chunks))
+      const text = yield* Effect.promise(
+        () =>
+          new Promise<string>((resolve) => {
+            http.get({ port, host: "127.0.0.1", agent: false }, async (response) => {
+              response.setEncoding("utf8")
+              let text = ""
+              for await (const chunk of response) {
+                text += chunk
+                response.pause()
+                await new Promise<void>((resolve) => setImmediate(resolve))
+                response.resume()
+              }
+              resolve(text)
+            })
+          })
+      )
+      assert.strictEqual(text, `:\n\n${lines.map((line) => `data: ${line}\n\n`).join("")}`)
+    })
+  )
+})
