@@ -1,9 +1,9 @@
 /** This library with Streams: `Stream.run(socket.messages, socket.sink)`. */
 import { createServer } from "node:http"
-import { Broadcast, WebSocketRoute } from "@effect-ws/core"
-import { NodeWebSocketServer } from "@effect-ws/node"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
+import { Broadcast, WebSocketRoute } from "@effect-ws/core"
+import { NodeWebSocketServer } from "@effect-ws/node"
 import { Effect, Layer, Stream } from "effect"
 import { ready } from "./harness.js"
 

@@ -15,8 +15,8 @@ import { frame } from "./engine/FrameEncoder.js"
 import { type Natives, portable } from "./engine/Natives.js"
 import * as Opcode from "./engine/Opcode.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
-import * as Flush from "./internal/flush.js"
 import { FramedConnection } from "./internal/FramedConnection.js"
+import * as Flush from "./internal/flush.js"
 import type { Message } from "./Message.js"
 
 /**

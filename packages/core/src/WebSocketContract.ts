@@ -119,12 +119,16 @@ export type OnInvalid<In, Out> =
   | ((error: MessageError, socket: TypedConnection<In, Out>) => Effect.Effect<unknown, ConnectionClosed | MessageError>)
 
 /**
+ * Marks contracts.
+ *
  * @since 0.1.0
  * @category symbols
  */
 export const TypeId: unique symbol = Symbol.for("@effect-ws/core/WebSocketContract")
 
 /**
+ * Marks contracts.
+ *
  * @since 0.1.0
  * @category symbols
  */
@@ -204,16 +208,22 @@ export interface Options<
 }
 
 /**
+ * Path parameters as they are in the URL.
+ *
  * @since 0.1.0
  * @category models
  */
 export type EncodedPath = Readonly<Record<string, string | undefined>>
 /**
+ * The query as it is in the URL.
+ *
  * @since 0.1.0
  * @category models
  */
 export type EncodedUrlParams = UrlParams
 /**
+ * Headers as they are sent.
+ *
  * @since 0.1.0
  * @category models
  */

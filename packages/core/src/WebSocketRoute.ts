@@ -38,9 +38,9 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Handshake from "./engine/Handshake.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
+import { schedulerRef, standardScheduler } from "./internal/compat.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
 import * as Upgrade from "./Upgrade.js"
@@ -55,7 +55,11 @@ import { MessageError } from "./WebSocketError.js"
  */
 export type PathParams<Path extends string> = string extends Path
   ? Readonly<Record<string, string | undefined>>
-  : { readonly [K in ParamKeys<Path> as K extends `${infer Name}?` ? Name : K]: K extends `${string}?` ? string | undefined : string }
+  : {
+      readonly [K in ParamKeys<Path> as K extends `${infer Name}?` ? Name : K]: K extends `${string}?`
+        ? string | undefined
+        : string
+    }
 
 type ParamKeys<Path extends string> = Path extends `${infer Segment}/${infer Rest}`
   ? ParamKeys<Segment> | ParamKeys<Rest>
@@ -130,7 +134,11 @@ export const accept = <A>(value: A, extras: Omit<Accept<A>, "value" | "_tag"> = 
  * @since 0.1.0
  * @category models
  */
-export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse ? never : T extends Accept<infer A> ? A : T
+export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse
+  ? never
+  : T extends Accept<infer A>
+    ? A
+    : T
 
 /**
  * Which pages may connect: `"same"` (the page's host is the request's), `"any"`, a list of origins or hosts, or a predicate of the
@@ -288,7 +296,10 @@ export const upgrade = <
  * @category models
  */
 export interface ServerOptions<P, U, H, In, Out, T, EA, RA>
-  extends Omit<Options<P, U, H, T, never, EA, RA, never>, "path" | "urlParams" | "headers" | "subprotocols" | "onError"> {
+  extends Omit<
+    Options<P, U, H, T, never, EA, RA, never>,
+    "path" | "urlParams" | "headers" | "subprotocols" | "onError"
+  > {
   /** What happens when a message of the client does not fit. Default: the connection closes. */
   readonly onInvalid?: WebSocketContract.OnInvalid<In, Out> | undefined
 }
@@ -434,7 +445,10 @@ export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>
 
 type AnyOptions = Options<any, any, any, any, any, any, any, any>
 type CloseFrame = { readonly code: number; readonly reason?: string }
-type AnyHandler = (socket: Connection.Connection, request: Accepted<any, any, any, any>) => Effect.Effect<unknown, any, any>
+type AnyHandler = (
+  socket: Connection.Connection,
+  request: Accepted<any, any, any, any>
+) => Effect.Effect<unknown, any, any>
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
@@ -588,7 +602,12 @@ class Route {
         fiberRefs: ownRefs(refs),
         runtimeFlags: Runtime.defaultRuntimeFlags
       })
-      const connection = Connection.unsafeStart(transport, this.settingsOf(server.platform), accepted.subprotocol, clock)
+      const connection = Connection.unsafeStart(
+        transport,
+        this.settingsOf(server.platform),
+        accepted.subprotocol,
+        clock
+      )
       new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
         this.handle(connection, accepted),
         FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
@@ -727,7 +746,11 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
 const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
   const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
   return span?._tag === "Span"
-    ? Context.add(context, Tracer.ParentSpan, Tracer.externalSpan({ traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }))
+    ? Context.add(
+        context,
+        Tracer.ParentSpan,
+        Tracer.externalSpan({ traceId: span.traceId, spanId: span.spanId, sampled: span.sampled })
+      )
     : context
 }
 
@@ -739,7 +762,8 @@ const ownRefs = (refs: FiberRefs.FiberRefs): FiberRefs.FiberRefs => {
   const own: Parameters<typeof FiberRefs.unsafeMake>[0] = new Map()
   refs.locals.forEach((stack, ref) => {
     if (ref === FiberRef.currentContext || ref === FiberRef.interruptedCause || ref === preResponseHandlers) return
-    if (stack[0][1] !== (ref as { readonly initial?: unknown }).initial) own.set(ref, stack.length === 1 ? stack : [stack[0]])
+    if (stack[0][1] !== (ref as { readonly initial?: unknown }).initial)
+      own.set(ref, stack.length === 1 ? stack : [stack[0]])
   })
   return FiberRefs.unsafeMake(own)
 }

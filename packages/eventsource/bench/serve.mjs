@@ -25,6 +25,9 @@ async function serve(kind, size) {
       }
       const { rss, heapUsed, external } = process.memoryUsage()
       process.send({ rss, heap: heapUsed + external, subscribers: await count() })
+    } else if (message === "cpu") {
+      const { system, user } = process.cpuUsage()
+      process.send(user + system)
     } else if (message.publish > 0) publish(message.publish, message.inFlight)
   })
 }
@@ -105,6 +108,7 @@ async function main() {
   const rounds = Number(process.argv[3] ?? 3)
   const runs = {
     fanout: () => fanout(1),
+    "fanout, CPU": () => fanout(1, true),
     "fanout in eights": () => fanout(8),
     firehose: () => firehose(128),
     "firehose 16 KiB": () => firehose(16384),
@@ -135,7 +139,7 @@ async function withServer(kind, { size, measure }) {
     const { port } = await message()
     return await measure(port, async (value) => {
       child.send(value)
-      return value === "memory" ? message() : undefined
+      return typeof value === "string" ? message() : undefined
     })
   } finally {
     child.kill()
@@ -161,8 +165,8 @@ const open = async (port, count, onData) => {
   return sockets
 }
 
-/** Thousands of deliveries a second to 1000 subscribers. */
-function fanout(inFlight) {
+/** Thousands of deliveries to 1000 subscribers: a second, or, as one reader may be slower, a second of the server's CPU. */
+function fanout(inFlight, cpu = false) {
   const subscribers = 1000
   const events = 300 * (inFlight > 1 ? 4 : 1)
   return {
@@ -176,10 +180,11 @@ function fanout(inFlight) {
         for (let at = chunk.indexOf("data: "); at !== -1; at = chunk.indexOf("data: ", at + 6)) seen++
         if (seen >= subscribers * events * 0.995) done()
       })
+      const used = await tell("cpu")
       const begun = performance.now()
       tell({ publish: events, inFlight })
       await finished
-      const elapsed = performance.now() - begun
+      const elapsed = cpu ? ((await tell("cpu")) - used) / 1000 : performance.now() - begun
       for (const socket of sockets) socket.destroy()
       return (subscribers * events) / elapsed
     }

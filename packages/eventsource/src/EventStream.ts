@@ -58,8 +58,8 @@ export interface Options {
    */
   readonly slowReader?: SlowReader | undefined
   /**
-   * How many unsent bytes are held before that, besides what the kernel holds and one chunk of the stream. Not less than
-   * the transport's own mark, which is 16 KiB in Node. Default: 64 KiB.
+   * How many unsent bytes are held before that, besides what the kernel holds and one write (some 32 KiB, or a longer
+   * event). Not less than the transport's own mark, which is 16 KiB in Node. Default: 64 KiB.
    */
   readonly maxBufferedBytes?: number | undefined
 }
@@ -145,7 +145,9 @@ export const respond = <A, E, R, RS>(
     : Effect.succeed(answer)
 }
 
-/** A stream that is pulled for its subscriber, in the subscriber's fiber. */
+/**
+ * A stream that is pulled for its subscriber, in the subscriber's fiber. (`Stream.run` would fork another for each: 12 KB.)
+ */
 const pulled = <A, E, R, RS>(
   stream: Stream.Stream<A, E, R>,
   schema: EventSchema<A, RS> | undefined,
@@ -154,7 +156,16 @@ const pulled = <A, E, R, RS>(
   const write = (schema === undefined ? plain : typed(schema)) as Write<A, RS>
   return (subscriber) => ({
     run: Effect.provide(
-      Stream.runForEachChunk(stream, (chunk) => write(subscriber, chunk)),
+      Effect.scoped(
+        Effect.flatMap(Stream.toPull(stream), (pull) => {
+          const next: Effect.Effect<void, E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =
+            Effect.matchEffect(pull, {
+              onFailure: Option.match({ onNone: () => Effect.void, onSome: (error) => Effect.fail(error) }),
+              onSuccess: (chunk) => Effect.zipRight(write(subscriber, chunk), next)
+            })
+          return next
+        })
+      ),
       context
     ),
     leave: () => {}
@@ -328,26 +339,25 @@ const plain = (
   subscriber: Subscriber,
   chunk: Chunk.Chunk<ServerSentEvent.Outgoing>
 ): Effect.Effect<void, ServerSentEvent.InvalidEvent> => {
-  let text = ""
-  let events = 0
-  let full = false
-  const send = () => {
-    if (events > 0) full = subscriber.offerText(text, events)
-    text = ""
-    events = 0
-  }
-  for (const value of chunk) {
-    const block = Codec.encode(value)
-    if (typeof block !== "string") {
-      send()
-      return new ServerSentEvent.InvalidEvent(block)
+  const values = Chunk.toReadonlyArray(chunk)
+  let index = 0
+  const next = (): Effect.Effect<void, ServerSentEvent.InvalidEvent> => {
+    let text = ""
+    const first = index
+    while (index < values.length && text.length < writeLength) {
+      const block = Codec.encode(values[index]!)
+      if (typeof block !== "string") {
+        const sent = text === "" ? Effect.void : subscriber.send(text, index - first)
+        return Effect.zipRight(sent, new ServerSentEvent.InvalidEvent(block))
+      }
+      text += block
+      index++
     }
-    text += block
-    events++
-    if (text.length >= writeLength) send()
+    if (text === "") return Effect.void
+    const sent = subscriber.send(text, index - first)
+    return index === values.length ? sent : Effect.flatMap(sent, next)
   }
-  send()
-  return full ? subscriber.drained : Effect.void
+  return next()
 }
 
 const typed = <A, R>(schema: EventSchema<A, R>): Write<A, R> => {

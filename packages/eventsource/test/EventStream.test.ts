@@ -600,4 +600,24 @@ describe("a firehose", () => {
       assert.strictEqual(text, `:\n\n${lines.map((line) => `data: ${line}\n\n`).join("")}`)
     })
   )
+
+  it.scopedLive("leaves others their turn, and ends when its reader leaves", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const endless = Stream.forever(Stream.make(event("x".repeat(100)))).pipe(
+        Stream.ensuring(Deferred.succeed(left, undefined))
+      )
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/endless", {}, () => endless),
+          EventStreamRoute.layer("/two", {}, () => two)
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/endless"))
+      const other = yield* Effect.promise(() => get(port, "/two"))
+      assert.strictEqual(yield* Effect.promise(() => other.ended), "end")
+      reader.leave()
+      yield* Deferred.await(left)
+    })
+  )
 })

@@ -3,10 +3,11 @@
  *
  * @since 0.1.0
  */
-import type { Transport } from "@effect-ws/core"
-import { WebSocketError } from "@effect-ws/core"
+
 import type * as Net from "node:net"
 import type * as Stream from "node:stream"
+import type { Transport } from "@effect-ws/core"
+import { WebSocketError } from "@effect-ws/core"
 
 /**
  * The transport over an open duplex stream, which belongs to it from now on: its timeout and Nagle's algorithm are switched off,

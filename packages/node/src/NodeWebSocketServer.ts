@@ -10,26 +10,26 @@
 import * as Http from "node:http"
 import * as Net from "node:net"
 import type { Duplex } from "node:stream"
-import type { Transport } from "@effect-ws/core"
-import { Upgrade } from "@effect-ws/core"
+import type * as Etag from "@effect/platform/Etag"
+import type * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpPlatform from "@effect/platform/HttpPlatform"
 import * as HttpServer from "@effect/platform/HttpServer"
 import type { ServeError } from "@effect/platform/HttpServerError"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
-import type * as HttpClient from "@effect/platform/HttpClient"
-import type * as Etag from "@effect/platform/Etag"
 import type * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
+import type { Transport } from "@effect-ws/core"
+import { Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import * as Layer from "effect/Layer"
-import * as NodeTransport from "./NodeTransport.js"
 import { slab } from "./internal/natives.js"
+import * as NodeTransport from "./NodeTransport.js"
 
 /**
  * Options of a server, besides those of `listen`.
@@ -125,7 +125,9 @@ export const attach =
     })
     server.prependListener("request", (_: Http.IncomingMessage, response: Http.ServerResponse) => {
       if (server.listenerCount("request") > 1) return
-      response.writeHead(503, { "content-type": "text/plain", "retry-after": "1", connection: "close" }).end(shuttingDown)
+      response
+        .writeHead(503, { "content-type": "text/plain", "retry-after": "1", connection: "close" })
+        .end(shuttingDown)
     })
     const close = server.close.bind(server)
     server.close = (callback) => {
@@ -151,7 +153,8 @@ const refuse = (socket: Duplex): void => {
 }
 
 /** Node keeps the response that a socket is busy with in a property of it. */
-const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean => socket._httpMessage != null
+const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean =>
+  socket._httpMessage != null
 
 /** A client that ends its side before it has an answer does not wait for one: its request is interrupted. */
 function abandon(this: Duplex): void {

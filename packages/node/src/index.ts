@@ -4,5 +4,5 @@
  * @since 0.1.0
  */
 export * as NodeTransport from "./NodeTransport.js"
-export * as NodeWebSocketServer from "./NodeWebSocketServer.js"
 export * as NodeWebSocketClient from "./NodeWebSocketClient.js"
+export * as NodeWebSocketServer from "./NodeWebSocketServer.js"

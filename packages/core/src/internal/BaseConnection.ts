@@ -91,6 +91,10 @@ export abstract class BaseConnection implements Flush.Flushable {
     return this.waiting !== undefined || this.discards
   }
 
+  protected get hasConsumer(): boolean {
+    return this.claimed
+  }
+
   /** Whether nobody has messages that are not dealt with, and none wait. */
   protected get isCaughtUp(): boolean {
     return this.queuedMessages === 0 && (this.consumerWaits || !this.claimed)

@@ -44,6 +44,7 @@ interface PendingPing {
 }
 
 const noBytes = new Uint8Array(0)
+const graceMillis = 1000
 
 /** See the module. */
 export class FramedConnection extends BaseConnection implements Listener {
@@ -60,6 +61,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   private pings: Array<PendingPing> | undefined
   private pingCount = 0
   private transportClosed = false
+  private inGrace = false
 
   constructor(
     private readonly transport: Transport,
@@ -391,10 +393,17 @@ export class FramedConnection extends BaseConnection implements Listener {
   private startCloseTimer(): void {
     if (this.transportClosed) return
     this.closeTimer ??= new Timers.Timer(() => this.closeTimerFired())
-    Timers.of(this.clock).set(this.closeTimer, this.settings.closeTimeoutMillis)
+    const { closeTimeoutMillis } = this.settings
+    // Nobody takes what the peer sent before its close frame: whoever may still come has a second, then it is answered.
+    this.inGrace = this.protocol.state._tag === "Ending" && !this.hasConsumer && closeTimeoutMillis > graceMillis
+    Timers.of(this.clock).set(this.closeTimer, this.inGrace ? graceMillis : closeTimeoutMillis)
   }
 
   private closeTimerFired(): void {
+    if (this.inGrace && this.hasConsumer) {
+      this.inGrace = false
+      return Timers.of(this.clock).set(this.closeTimer!, this.settings.closeTimeoutMillis - graceMillis)
+    }
     // The peer's close frame may be in what was held back.
     this.decodeMore()
     this.perform(this.protocol.closeTimerFired())

@@ -2,4 +2,10 @@
 import * as Context from "effect/Context"
 import type { Service } from "../WebSocketClient.js"
 
+/**
+ * What opens connections: `NodeWebSocketClient.layer`, `layerGlobal`, or `fromDialer` over anything that moves bytes.
+ *
+ * @since 0.1.0
+ * @category services
+ */
 export class WebSocketClient extends Context.Tag("@effect-ws/core/WebSocketClient")<WebSocketClient, Service>() {}

@@ -19,6 +19,11 @@ import type { MessageCodec, OnInvalid, TypedConnection } from "../WebSocketContr
 import { type ConnectionClosed, type ConnectionError, MessageError } from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
 
+/**
+ * What a codec gives for a message that it can't read.
+ *
+ * @since 0.1.0
+ */
 export class Undecodable {
   constructor(
     readonly reason: "Kind" | "Undecodable",
@@ -26,6 +31,11 @@ export class Undecodable {
   ) {}
 }
 
+/**
+ * JSON in text messages.
+ *
+ * @since 0.1.0
+ */
 export const json: MessageCodec = {
   name: "JSON",
   decode: (message) => {
@@ -43,6 +53,11 @@ export const json: MessageCodec = {
   }
 }
 
+/**
+ * Messages as they are.
+ *
+ * @since 0.1.0
+ */
 export const raw: MessageCodec<Message> = {
   name: "raw",
   decode: (message) => message,

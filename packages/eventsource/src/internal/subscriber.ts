@@ -14,11 +14,28 @@ export interface Allowance {
   readonly maxBufferedBytes: number
 }
 
+/**
+ * How much may be written before others get their turn. The kernel takes what a fast reader reads at once, so that writing
+ * never waits, and Effect's scheduler hands over to timers and sockets only after seconds of it.
+ */
+const turnBytes = 64 * 1024
+
+const later: (resume: () => void) => unknown =
+  (globalThis as { readonly setImmediate?: (resume: () => void) => unknown }).setImmediate ??
+  ((resume) => setTimeout(resume, 0))
+
+/** Goes on in another turn of the event loop. */
+const nextTurn: Effect.Effect<void> = Effect.async<void>((resume) => {
+  later(() => resume(Effect.void))
+})
+
 export class Subscriber {
   /** Events that were not sent because the reader was slow. */
   dropped = 0
   /** Set by whoever serves the subscriber: called when the policy cuts it. */
   onCut: () => void = () => {}
+
+  private sinceTurn = 0
 
   constructor(
     readonly outlet: Outlet,
@@ -45,14 +62,21 @@ export class Subscriber {
     return false
   }
 
-  /** The same with text that is for this subscriber only. */
-  offerText(text: string, events: number): boolean {
+  /** Writes text that is for this subscriber only, and waits where the policy says so. */
+  send(text: string, events: number): Effect.Effect<void> {
     let full = false
     lend(text, (wire) => {
       full = this.offer(wire, events)
+      this.sinceTurn += wire.plain.length
       return this.outlet.taken()
     })
-    return full
+    if (full) {
+      this.sinceTurn = 0
+      return this.drained
+    }
+    if (this.sinceTurn < turnBytes) return Effect.void
+    this.sinceTurn = 0
+    return nextTurn
   }
 
   /** Waits until what was written is taken. */
