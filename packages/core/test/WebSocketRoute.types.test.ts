@@ -116,6 +116,7 @@ describe("what a route's Layer requires", () => {
 
 describe("what a handler gets, by type", () => {
   it("path parameters of the literal", () => {
+    // biome-ignore lint/complexity/noBannedTypes: it is the type that is meant, an object without properties
     same<WebSocketRoute.PathParams<"/">, {}>(true)
     same<WebSocketRoute.PathParams<"/a/:b/c/:d">, { readonly b: string; readonly d: string }>(true)
     same<WebSocketRoute.PathParams<"/a/:b?">, { readonly b: string | undefined }>(true)

@@ -12,14 +12,14 @@ import { type Natives, view } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { type Rule, type Violation, violation } from "./Rule.js"
 
-/** A ping, pong or close frame; the payload is the receiver's. */
+/** A ping, pong or close frame; the payload is the receiver's. @since 0.1.0 */
 export interface ControlFrame {
   readonly _tag: "Control"
   readonly opcode: number
   readonly payload: Uint8Array
 }
 
-/** A message whose first frame had a reserved bit set, for the extension that uses it. */
+/** A message whose first frame had a reserved bit set, for the extension that uses it. @since 0.1.0 */
 export interface ExtendedMessage {
   readonly _tag: "Extended"
   readonly opcode: number
@@ -27,7 +27,7 @@ export interface ExtendedMessage {
   readonly payload: Uint8Array
 }
 
-/** What comes out: text, binary, or something to be looked at. A violation or a close frame is the last item ever. */
+/** What comes out: text, binary, or something to be looked at. A violation or a close frame is the last item ever. @since 0.1.0 */
 export type Item = string | Uint8Array | ControlFrame | ExtendedMessage | Violation
 
 /** A binary message that is at least this share of the memory it lies in is not copied. */
@@ -40,7 +40,7 @@ let copyPosition = 0
 
 const empty = new Uint8Array(0)
 
-/** Options of a decoder. */
+/** Options of a decoder. @since 0.1.0 */
 export interface Options {
   /** Whether frames must be masked (we are the server) or must not be (we are the client), §5.1. */
   readonly masked: boolean
@@ -50,7 +50,7 @@ export interface Options {
   readonly reservedBits?: number | undefined
 }
 
-/** Fed with `feed`, asked with `decode`. */
+/** Fed with `feed`, asked with `decode`. @since 0.1.0 */
 export class FrameDecoder {
   /** Whether the last `decode` stopped at its budget with input left. */
   paused = false

@@ -7,19 +7,21 @@ import { applyMask, writeKey } from "./mask.js"
 import type { Natives } from "./Natives.js"
 import { finBit, maskBit } from "./Opcode.js"
 
-/** The largest header: two bytes, eight of length, four of mask. */
+/** The largest header: two bytes, eight of length, four of mask. @since 0.1.0 */
 export const maxHeaderBytes = 14
 
 /** Payloads up to this size are copied behind their header; a larger one is a piece of its own. */
 const inlineBytes = 8 * 1024
 
-/** The number of bytes of the header of a frame with this payload. */
+/** The number of bytes of the header of a frame with this payload. @since 0.1.0 */
 export const headerBytes = (payloadBytes: number, masked: boolean): number =>
   (payloadBytes < 126 ? 2 : payloadBytes < 0x10000 ? 4 : 10) + (masked ? 4 : 0)
 
 /**
  * Writes one frame with `firstByte` (FIN, RSV and opcode). `payload` strings are sent as UTF-8. `maskKey` is `undefined` for
  * servers; with a key, large payloads are copied, since the caller's bytes must not change.
+ *
+ * @since 0.1.0
  */
 export const writeFrame = (
   out: ByteWriter,
@@ -31,7 +33,7 @@ export const writeFrame = (
   else writeBytesFrame(out, firstByte, payload, maskKey)
 }
 
-/** The bytes of one unmasked frame, for sending the same to many. */
+/** The bytes of one unmasked frame, for sending the same to many. @since 0.1.0 */
 export const frame = (natives: Natives, opcode: number, payload: string | Uint8Array, rsv = 0): Uint8Array => {
   const length = typeof payload === "string" ? natives.textByteLength(payload) : payload.length
   const header = headerBytes(length, false)

@@ -143,8 +143,10 @@ const incomplete: Incomplete = { _tag: "Incomplete" }
  * A parser for the head of one request or response.
  *
  * @example
+ * import { HttpHead } from "@effect-ws/core/engine"
+ *
  * const parser = HttpHead.make("response")
- * const result = parser.push(bytes)
+ * const result = parser.push(new Uint8Array([72, 84, 84, 80]))
  * if (result._tag === "Head") result.head.status
  *
  * @since 0.1.0

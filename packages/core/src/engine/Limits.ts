@@ -1,4 +1,4 @@
-/** What a connection may hold, whatever the peer sends. Sizes are bytes. */
+/** What a connection may hold, whatever the peer sends. Sizes are bytes. @since 0.1.0 */
 export interface Limits {
   /** One message, all fragments together, after decompression. A larger one is refused with 1009 when its length is known. */
   readonly maxMessageBytes: number
@@ -10,7 +10,7 @@ export interface Limits {
   readonly maxQueuedBytes: number
 }
 
-/** 1 MiB a message, 60 pongs, 16 messages or 1 MiB decoded ahead. */
+/** 1 MiB a message, 60 pongs, 16 messages or 1 MiB decoded ahead. @since 0.1.0 */
 export const defaults: Limits = {
   maxMessageBytes: 0x100000,
   maxPendingPongs: 60,

@@ -4,7 +4,7 @@
  */
 import * as Utf8 from "./utf8.js"
 
-/** Functions on byte ranges; offsets are bytes, `end` is exclusive. None keeps a reference to its arguments. */
+/** Functions on byte ranges; offsets are bytes, `end` is exclusive. None keeps a reference to its arguments. @since 0.1.0 */
 export interface Natives {
   /** New memory of `size` bytes, its contents undefined. */
   readonly allocate: (size: number) => Uint8Array<ArrayBuffer>
@@ -23,7 +23,7 @@ export interface Natives {
 const replacing = new TextDecoder("utf-8", { ignoreBOM: true })
 const encoder = new TextEncoder()
 
-/** Plain JavaScript and the Encoding standard. */
+/** Plain JavaScript and the Encoding standard. @since 0.1.0 */
 export const portable: Natives = {
   allocate: (size) => new Uint8Array(size),
   decodeText: (bytes, start, end) => {
@@ -62,6 +62,6 @@ export const portable: Natives = {
   copy: (source, start, end, target, offset) => target.set(view(source, start, end), offset)
 }
 
-/** `bytes.subarray` for any subclass, as a plain `Uint8Array` (Buffer's own subarray is several times slower). */
+/** `bytes.subarray` for any subclass, as a plain `Uint8Array` (Buffer's own subarray is several times slower). @since 0.1.0 */
 export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array<ArrayBuffer> =>
   new Uint8Array(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, end - start)

@@ -14,19 +14,19 @@ import { type Natives, portable } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { describe, type Rule, type Violation, violation } from "./Rule.js"
 
-/** Which rules apply: a client masks what it sends, a server must not (§5.1). */
+/** Which rules apply: a client masks what it sends, a server must not (§5.1). @since 0.1.0 */
 export type Role = "client" | "server"
 
-/** What travels: a string is a text message, bytes are a binary one. */
+/** What travels: a string is a text message, bytes are a binary one. @since 0.1.0 */
 export type Message = string | Uint8Array
 
-/** A close frame: its code, `undefined` when it has none (§5.5.1), and its reason. */
+/** A close frame: its code, `undefined` when it has none (§5.5.1), and its reason. @since 0.1.0 */
 export interface CloseFrame {
   readonly code: number | undefined
   readonly reason: string
 }
 
-/** How a connection ended. */
+/** How a connection ended. @since 0.1.0 */
 export interface CloseInfo {
   /** The code of the peer's close frame; 1005 if it had none, 1006 if none came, or our own if the peer broke a rule. */
   readonly code: number
@@ -41,7 +41,7 @@ export interface CloseInfo {
   readonly violation: Violation | undefined
 }
 
-/** What the I/O layer has to do, in order. */
+/** What the I/O layer has to do, in order. @since 0.1.0 */
 export type Action =
   /** Messages for the consumer; the array is the receiver's. */
   | { readonly _tag: "Deliver"; readonly messages: Array<Message> }
@@ -61,7 +61,7 @@ export type Action =
   /** Cut the transport at once. */
   | { readonly _tag: "AbortTransport" }
 
-/** The state of a connection; each case holds what exists in it. */
+/** The state of a connection; each case holds what exists in it. @since 0.1.0 */
 export type State =
   | { readonly _tag: "Open" }
   /** We began the closing handshake and wait for the peer's close frame; its messages still arrive. */
@@ -70,7 +70,7 @@ export type State =
   | { readonly _tag: "Ending"; readonly pending: CloseFrame | Violation }
   | { readonly _tag: "Closed"; readonly info: CloseInfo }
 
-/** Options of {@link Protocol}. */
+/** Options of {@link Protocol}. @since 0.1.0 */
 export interface Options {
   readonly role: Role
   /** Default: {@link Limits.defaults}. */
@@ -92,7 +92,7 @@ const open: State = { _tag: "Open" }
 const noActions: ReadonlyArray<Action> = []
 const noCloseFrame: CloseFrame = { code: undefined, reason: "" }
 
-/** See the module. Messages that are sent or received belong to the receiving side from then on. */
+/** See the module. Messages that are sent or received belong to the receiving side from then on. @since 0.1.0 */
 export class Protocol {
   /** Bytes to write; take them after every call. */
   readonly output: ByteWriter

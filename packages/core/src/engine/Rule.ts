@@ -3,7 +3,7 @@ import * as CloseCode from "./CloseCode.js"
 
 const define = <const R extends Record<string, { code: number; section: string; says: string }>>(rules: R) => rules
 
-/** Every rule, with its close code, the section it comes from and a sentence for people. */
+/** Every rule, with its close code, the section it comes from and a sentence for people. @since 0.1.0 */
 export const rules = define({
   ReservedBits: {
     code: CloseCode.protocolError,
@@ -65,10 +65,10 @@ export const rules = define({
   ExtensionFailure: { code: CloseCode.internalError, section: "RFC 6455 §7.4.1", says: "an extension failed" }
 })
 
-/** The name of a rule. */
+/** The name of a rule. @since 0.1.0 */
 export type Rule = keyof typeof rules
 
-/** A rule that the peer broke: the close code that answers it, and what was seen. */
+/** A rule that the peer broke: the close code that answers it, and what was seen. @since 0.1.0 */
 export interface Violation {
   readonly _tag: "Violation"
   readonly rule: Rule
@@ -76,7 +76,7 @@ export interface Violation {
   readonly detail: string
 }
 
-/** A violation of `rule`; `detail` says what was seen. */
+/** A violation of `rule`; `detail` says what was seen. @since 0.1.0 */
 export const violation = (rule: Rule, detail = ""): Violation => ({
   _tag: "Violation",
   rule,
@@ -84,6 +84,6 @@ export const violation = (rule: Rule, detail = ""): Violation => ({
   detail
 })
 
-/** `rule` in words, with what was seen. */
+/** `rule` in words, with what was seen. @since 0.1.0 */
 export const describe = (self: Violation): string =>
   `${rules[self.rule].says}${self.detail === "" ? "" : ` (${self.detail})`}, ${rules[self.rule].section}`

@@ -11,7 +11,7 @@ const slabBytes = 64 * 1024
 /** The most that {@link ByteWriter.reserve} gives; what is larger is memory of its own, for {@link ByteWriter.push}. */
 export const maxReserveBytes = slabBytes / 2
 
-/** A slab and how much of it is taken; shared by the writers made with it. */
+/** A slab and how much of it is taken; shared by the writers made with it. @since 0.1.0 */
 export interface Slab {
   readonly natives: Natives
   bytes: Uint8Array<ArrayBuffer>
@@ -22,7 +22,7 @@ export interface Slab {
   lastTaker: ByteWriter | undefined
 }
 
-/** A slab; make one per thread and platform. */
+/** A slab; make one per thread and platform. @since 0.1.0 */
 export const makeSlab = (natives: Natives): Slab => ({
   natives,
   bytes: natives.allocate(slabBytes),
@@ -31,7 +31,7 @@ export const makeSlab = (natives: Natives): Slab => ({
   lastTaker: undefined
 })
 
-/** The slab of engines that are made without a platform. */
+/** The slab of engines that are made without a platform. @since 0.1.0 */
 export const portableSlab: Slab = makeSlab(portable)
 
 const nothing = new Uint8Array(0)
@@ -39,6 +39,8 @@ const nothing = new Uint8Array(0)
 /**
  * Collects the output of one connection. `reserve` gives the place where to write, `advance` says how much was
  * written, `take` gives all of it in order. A writer without output refers to no slab, so that an idle connection pins none.
+ *
+ * @since 0.1.0
  */
 export class ByteWriter {
   /** The memory that `reserve` gave an offset into. */

@@ -12,15 +12,17 @@ const littleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
 /**
  * A 32-bit view of the whole buffer below `bytes`: make it once per received chunk, since making it costs as much as
  * unmasking a small frame.
+ *
+ * @since 0.1.0
  */
 export const wordsOf = (bytes: Uint8Array): Int32Array =>
   new Int32Array(bytes.buffer, 0, bytes.buffer.byteLength >>> 2) as Int32Array
 
-/** The four key bytes at `offset` as one number. */
+/** The four key bytes at `offset` as one number. @since 0.1.0 */
 export const readKey = (bytes: Uint8Array, offset: number): number =>
   bytes[offset]! | (bytes[offset + 1]! << 8) | (bytes[offset + 2]! << 16) | (bytes[offset + 3]! << 24)
 
-/** Writes the four bytes of `key` at `offset`. */
+/** Writes the four bytes of `key` at `offset`. @since 0.1.0 */
 export const writeKey = (bytes: Uint8Array, offset: number, key: number): void => {
   bytes[offset] = key
   bytes[offset + 1] = key >>> 8
@@ -28,19 +30,21 @@ export const writeKey = (bytes: Uint8Array, offset: number, key: number): void =
   bytes[offset + 3] = key >>> 24
 }
 
-/** The key for a payload of which `count` bytes are already done. */
+/** The key for a payload of which `count` bytes are already done. @since 0.1.0 */
 export const rotateKey = (key: number, count: number): number => {
   const shift = (count & 3) << 3
   return shift === 0 ? key : (key >>> shift) | (key << (32 - shift))
 }
 
-/** Whether `applyMask` profits from a `words` view for this length. */
+/** Whether `applyMask` profits from a `words` view for this length. @since 0.1.0 */
 export const wantsWords = (length: number): boolean => length >= wordThreshold
 
 /**
  * XORs `bytes[start, end)` in place with `key` (whose first byte goes with `bytes[start]`).
  *
  * `words` is `wordsOf(bytes)` if the caller has it; without it long ranges make their own view.
+ *
+ * @since 0.1.0
  */
 export const applyMask = (
   bytes: Uint8Array,

@@ -6,18 +6,20 @@
 /**
  * What is still owed to the code point at the end of the bytes seen so far, in one number: 0 between code points, else
  * `continuations | low << 8 | high << 16`, the count of bytes still to come and the range of the next one.
+ *
+ * @since 0.1.0
  */
 export type Utf8State = number
 
-/** Between code points: what a text may begin with and must end with. */
+/** Between code points: what a text may begin with and must end with. @since 0.1.0 */
 export const boundary: Utf8State = 0
 
-/** No continuation makes these bytes UTF-8. */
+/** No continuation makes these bytes UTF-8. @since 0.1.0 */
 export const invalid: Utf8State = -1
 
 const anyContinuation = (0x80 << 8) | (0xbf << 16)
 
-/** The state after `bytes[start, end)`, or {@link invalid}, which stays so. */
+/** The state after `bytes[start, end)`, or {@link invalid}, which stays so. @since 0.1.0 */
 export const advance = (state: Utf8State, bytes: Uint8Array, start: number, end: number): Utf8State => {
   if (state === invalid) return invalid
   let i = start
@@ -50,13 +52,15 @@ const leading = (byte: number): Utf8State => {
   return invalid
 }
 
-/** Whether `bytes[start, end)` is UTF-8 from first to last byte. */
+/** Whether `bytes[start, end)` is UTF-8 from first to last byte. @since 0.1.0 */
 export const isValid = (bytes: Uint8Array, start = 0, end = bytes.length): boolean =>
   advance(boundary, bytes, start, end) === boundary
 
 /**
  * The largest index in `[start, end]` before which no code point that begins in the range is cut: `bytes[start, cut)` can be
  * checked by a whole-buffer function, at most three bytes are left.
+ *
+ * @since 0.1.0
  */
 export const lastBoundary = (bytes: Uint8Array, start: number, end: number): number => {
   const lowest = Math.max(start, end - 3)

@@ -18,7 +18,7 @@ import { ConnectionClosed, HeartbeatTimeout, ProtocolError, type TransportError 
 import { BaseConnection } from "./BaseConnection.js"
 import * as Timers from "./timers.js"
 
-/** Options with all defaults applied; shared by all connections of a route. */
+/** Options with all defaults applied; shared by all connections of a route. @since 0.1.0 */
 export interface Settings {
   readonly role: Role
   readonly limits: Limits

@@ -18,7 +18,7 @@ import { type ConnectionClosed, HandshakeError, TransportError } from "../WebSoc
 import { BaseConnection } from "./BaseConnection.js"
 import * as Timers from "./timers.js"
 
-/** See `WebSocketClient`. */
+/** See `WebSocketClient`. @since 0.1.0 */
 export interface WebSocketLike {
   binaryType: string
   readonly readyState: number
@@ -32,10 +32,10 @@ export interface WebSocketLike {
   close(code?: number, reason?: string): void
 }
 
-/** See `WebSocketClient`. */
+/** See `WebSocketClient`. @since 0.1.0 */
 export type WebSocketConstructor = new (url: string, protocols?: Array<string>) => WebSocketLike
 
-/** See `WebSocketClient`. Sizes are bytes. */
+/** See `WebSocketClient`. Sizes are bytes. @since 0.1.0 */
 export interface GlobalOptions {
   /** The class to use. Default `globalThis.WebSocket`. */
   readonly webSocket?: WebSocketConstructor | undefined

@@ -8,7 +8,7 @@
 import type { Item } from "./Event.js"
 import { Utf8Pieces, utf8Length } from "./utf8.js"
 
-/** Options of a decoder. */
+/** Options of a decoder. @since 0.1.0 */
 export interface Options {
   /** Whether comments are items too. Default: false. */
   readonly comments?: boolean | undefined
@@ -20,7 +20,9 @@ export interface Options {
   readonly lastEventId?: string | undefined
 }
 
+/** Default max line bytes. @since 0.1.0 */
 export const defaultMaxLineBytes = 1024 * 1024
+/** Default max event bytes. @since 0.1.0 */
 export const defaultMaxEventBytes = 4 * 1024 * 1024
 
 const lineFeed = 0x0a
@@ -33,6 +35,8 @@ const space = 0x20
  * A passed limit is the last item; afterwards nothing comes out any more. What is kept never exceeds
  * `maxLineBytes + maxEventBytes`, and three bytes of a cut character. At the end of the stream an incomplete event is
  * discarded (§9.2.6): there is nothing to call. The chunk is not kept, but the strings may share the memory of its text.
+ *
+ * @since 0.1.0
  */
 export class Decoder {
   /** The last event ID: what a reconnection sends. Sticky, and set by blocks without data too. */

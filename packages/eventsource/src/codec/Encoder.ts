@@ -5,10 +5,10 @@
  */
 import type { Comment, Event, Outgoing, Retry, Unrepresentable } from "./Event.js"
 
-/** The comment that shows that the server is alive: the shortest block. */
+/** The comment that shows that the server is alive: the shortest block. @since 0.1.0 */
 export const heartbeat = ":\n\n"
 
-/** The text of a value, or why it has none: nothing is written that would read back as something else. */
+/** The text of a value, or why it has none: nothing is written that would read back as something else. @since 0.1.0 */
 export const encode = (item: Outgoing): string | Unrepresentable => {
   switch (item._tag) {
     case "Event":

@@ -32,6 +32,8 @@ const heldBack = (bytes: Uint8Array): number => {
  * Decodes chunks into text, invalid bytes replaced by U+FFFD (WHATWG Encoding, "UTF-8 decode"; the byte order mark is
  * left to the caller). Any cutting gives the same text: a decoder is in its ground state before every byte that begins a
  * character, so each chunk is cut there.
+ *
+ * @since 0.1.0
  */
 export class Utf8Pieces {
   private readonly held = new Uint8Array(4)
@@ -70,7 +72,7 @@ export class Utf8Pieces {
   }
 }
 
-/** The length of text in UTF-8 bytes, from an index on; a lone surrogate counts two. */
+/** The length of text in UTF-8 bytes, from an index on; a lone surrogate counts two. @since 0.1.0 */
 export const utf8Length = (text: string, start: number): number => {
   const end = text.length
   let length = end - start
