@@ -129,9 +129,13 @@ export const attach =
         .writeHead(503, { "content-type": "text/plain", "retry-after": "1", connection: "close" })
         .end(shuttingDown)
     })
+    // Responses that end only when they are told to (event streams) register here; `close` would wait for them.
+    const beforeClose = new Set<() => void>()
+    Object.assign(server, { [Symbol.for("@effect-ws/beforeClose")]: beforeClose })
     const close = server.close.bind(server)
     server.close = (callback) => {
       closing = true
+      for (const end of beforeClose) end()
       Effect.runFork(upgradeServer.shutdown)
       return close(callback)
     }
