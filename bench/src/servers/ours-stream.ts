@@ -1,36 +1,6 @@
 /** This library with Streams: `Stream.run(socket.messages, socket.sink)`. */
-import { createServer } from "node:http"
-import { HttpLayerRouter, HttpServer } from "@effect/platform"
-import { NodeRuntime } from "@effect/platform-node"
-import { Broadcast, WebSocketRoute } from "@effect-ws/core"
-import { NodeWebSocketServer } from "@effect-ws/node"
-import { Effect, Layer, Stream } from "effect"
-import { ready } from "./harness.js"
+import { WebSocketRoute } from "@effect-ws/core"
+import { Stream } from "effect"
+import { maxMessageBytes, serve } from "./ours.js"
 
-const maxMessageBytes = 100 * 1024 * 1024
-
-const Echo = WebSocketRoute.layer("/echo", { maxMessageBytes }, (socket) => Stream.run(socket.messages, socket.sink))
-
-const Room = Layer.unwrapEffect(
-  Effect.map(Broadcast.make(), (room) =>
-    WebSocketRoute.layer("/broadcast", { maxMessageBytes }, (socket) =>
-      Effect.zipRight(
-        room.join(socket),
-        socket.runForEach((message) => room.publish(message))
-      )
-    )
-  )
-)
-
-const Ready = HttpServer.addressWith((address) =>
-  Effect.sync(() => {
-    if (address._tag === "TcpAddress") ready(address.port)
-  })
-)
-
-HttpLayerRouter.serve(Layer.mergeAll(Echo, Room), { disableLogger: true, disableListenLog: true }).pipe(
-  Layer.merge(Layer.effectDiscard(Ready)),
-  Layer.provide(NodeWebSocketServer.layer(() => createServer(), { port: 0, host: "127.0.0.1", backlog: 4096 })),
-  Layer.launch,
-  NodeRuntime.runMain
-)
+serve(WebSocketRoute.layer("/echo", { maxMessageBytes }, (socket) => Stream.run(socket.messages, socket.sink)))
