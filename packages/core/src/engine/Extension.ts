@@ -102,17 +102,15 @@ export interface SessionOptions {
  */
 export interface Session {
   /**
-   * Whether to `encode` this message; asked before a text becomes bytes. `compress` is the sender's wish for this message,
-   * `undefined` when there is none. Default: every message.
+   * Whether to `encode` this message. A text is asked about as a string, so that one which stays as it is need not become bytes,
+   * but as bytes behind another extension. `compress` is the sender's wish for this message, `undefined` when there is none.
+   * Default: every message.
    */
-  readonly takes?: ((message: Message, compress: boolean | undefined) => boolean) | undefined
+  readonly takes?: ((payload: Message, isText: boolean, compress: boolean | undefined) => boolean) | undefined
   /** The payload must not be changed; the result's may be the same one, and is the caller's otherwise. */
-  readonly encode: (message: Outgoing, done: (result: Encoded | Violation) => void) => Encoded | Violation | undefined
+  readonly encode: (message: Outgoing, done: Done<Encoded>) => Result<Encoded>
   /** The payload may be changed; the result is the caller's. */
-  readonly decode: (
-    message: Incoming,
-    done: (result: Uint8Array | Violation) => void
-  ) => Uint8Array | Violation | undefined
+  readonly decode: (message: Incoming, done: Done<Uint8Array>) => Result<Uint8Array>
   /**
    * Given when `encode` depends on nothing but the message: what one session made, the peer of any other with the same name and
    * key can decode, so that a broadcast encodes once for all of them.
@@ -121,6 +119,22 @@ export interface Session {
   /** Releases what it holds; called once, also while a transform is under way, whose result no one waits for any more. */
   readonly close?: (() => void) | undefined
 }
+
+/**
+ * What a transform returns: its result, a `Violation` that fails the connection, or `undefined` when {@link Done} is called later.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Result<A> = A | Violation | undefined
+
+/**
+ * Takes the result of a transform that returned `undefined`; only the first counts.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Done<A> = (result: A | Violation) => void
 
 /**
  * A message to send: for text, the bytes of its UTF-8.
@@ -367,13 +381,10 @@ export interface Pipeline {
   readonly decodesAll: boolean
   /** As in {@link Session}, for all together. */
   readonly encodeKey: string | undefined
-  /** Whether any extension takes the message; one that none takes is sent as it is, without `encode`. */
+  /** Whether any extension takes the message; one that none takes may be sent as it is, without `encode`. */
   readonly takes: (message: Message, compress: boolean | undefined) => boolean
-  readonly encode: (message: Outgoing, done: (result: Encoded | Violation) => void) => Encoded | Violation | undefined
-  readonly decode: (
-    message: Incoming,
-    done: (result: Uint8Array | Violation) => void
-  ) => Uint8Array | Violation | undefined
+  readonly encode: (message: Outgoing, done: Done<Encoded>) => Result<Encoded>
+  readonly decode: (message: Incoming, done: Done<Uint8Array>) => Result<Uint8Array>
   /** Releases all sessions; a result under way is dropped. */
   readonly close: () => void
 }
@@ -426,19 +437,26 @@ class Stages implements Pipeline {
   ) {
     this.reservedBits = stages.reduce((bits, { rsv }) => bits | rsv, 0)
     this.decodesAll = stages.some(({ rsv }) => rsv === 0)
-    const keys = stages.map(({ name, session }) => session.encodeKey && `${name}=${session.encodeKey}`)
-    this.encodeKey = keys.includes(undefined) ? undefined : keys.join(", ")
+    this.encodeKey = stages.some(({ session }) => session.encodeKey === undefined)
+      ? undefined
+      : stages.map(({ name, session }) => `${name}=${session.encodeKey}`).join(", ")
   }
 
   takes(message: Message, compress: boolean | undefined): boolean {
-    return this.stages.some((stage) => this.stageTakes(stage, message, compress))
+    const isText = typeof message === "string"
+    try {
+      return this.stages.some(({ session }) => session.takes?.(message, isText, compress) !== false)
+    } catch {
+      // `encode` asks again and fails: what an extension should have hidden is never sent as it is.
+      return true
+    }
   }
 
-  encode(message: Outgoing, done: (result: Encoded | Violation) => void): Encoded | Violation | undefined {
+  encode(message: Outgoing, done: Done<Encoded>): Result<Encoded> {
     return this.encodeFrom(0, message, 0, done)
   }
 
-  decode(message: Incoming, done: (result: Uint8Array | Violation) => void): Uint8Array | Violation | undefined {
+  decode(message: Incoming, done: Done<Uint8Array>): Result<Uint8Array> {
     return this.decodeFrom(this.stages.length - 1, message, done)
   }
 
@@ -454,121 +472,74 @@ class Stages implements Pipeline {
     }
   }
 
-  private encodeFrom(
-    first: number,
-    message: Outgoing,
-    bits: number,
-    done: (result: Encoded | Violation) => void
-  ): Encoded | Violation | undefined {
-    let rsv = bits
-    let outgoing = message
-    for (let i = first; i < this.stages.length; i++) {
-      const stage = this.stages[i]!
-      if (!this.stageTakes(stage, outgoing.payload, outgoing.compress)) continue
-      const input = outgoing
-      const before = rsv
-      const result = this.run<Encoded>(
-        stage,
-        (resume) => stage.session.encode(input, resume),
-        (late) => {
-          const sound = checkEncoded(stage, late)
-          const next = isViolation(sound)
-            ? sound
-            : this.encodeFrom(i + 1, { ...input, payload: sound.payload }, before | sound.rsv, done)
-          if (next !== undefined) done(next)
-        }
-      )
-      if (result === undefined) return undefined
-      const sound = checkEncoded(stage, result)
-      if (isViolation(sound)) return sound
-      rsv |= sound.rsv
-      outgoing = { ...outgoing, payload: sound.payload }
-    }
-    return { payload: outgoing.payload, rsv }
+  /** From this stage to the last; `rsv` are the bits set by those before. */
+  private encodeFrom(at: number, message: Outgoing, rsv: number, done: Done<Encoded>): Result<Encoded> {
+    const stage = this.stages[at]
+    if (stage === undefined) return { payload: message.payload, rsv }
+    const { isText, payload, compress } = message
+    const { session } = stage
+    return this.run<Encoded, Encoded>(
+      stage,
+      (resume) =>
+        session.takes?.(payload, isText, compress) === false ? { payload, rsv: 0 } : session.encode(message, resume),
+      (encoded) =>
+        (encoded.rsv & ~stage.rsv) === 0
+          ? this.encodeFrom(at + 1, { payload: encoded.payload, isText, compress }, rsv | encoded.rsv, done)
+          : violation("ExtensionFailure", `${stage.name} set a reserved bit that is not its own`),
+      done
+    )
   }
 
-  private decodeFrom(
-    last: number,
-    message: Incoming,
-    done: (result: Uint8Array | Violation) => void
-  ): Uint8Array | Violation | undefined {
-    let incoming = message
-    for (let i = last; i >= 0; i--) {
-      const stage = this.stages[i]!
-      if (stage.rsv !== 0 && (stage.rsv & message.rsv) === 0) continue
-      const input = incoming
-      const result = this.run<Uint8Array>(
-        stage,
-        (resume) => stage.session.decode(input, resume),
-        (late) => {
-          const sound = checkDecoded(stage, late, input.maxBytes)
-          const next = isViolation(sound) ? sound : this.decodeFrom(i - 1, { ...input, payload: sound }, done)
-          if (next !== undefined) done(next)
-        }
-      )
-      if (result === undefined) return undefined
-      const sound = checkDecoded(stage, result, input.maxBytes)
-      if (isViolation(sound)) return sound
-      incoming = { ...incoming, payload: sound }
-    }
-    return incoming.payload
-  }
-
-  private stageTakes(stage: Stage, message: Message, compress: boolean | undefined): boolean {
-    if (stage.session.takes === undefined) return true
-    try {
-      return stage.session.takes(message, compress)
-    } catch (cause) {
-      this.onDefect?.(cause, stage.name)
-      return false
-    }
+  /** From this stage to the first. */
+  private decodeFrom(at: number, message: Incoming, done: Done<Uint8Array>): Result<Uint8Array> {
+    const stage = this.stages[at]
+    if (stage === undefined) return message.payload
+    const { isText, maxBytes, rsv } = message
+    if (stage.rsv !== 0 && (stage.rsv & rsv) === 0) return this.decodeFrom(at - 1, message, done)
+    return this.run<Uint8Array, Uint8Array>(
+      stage,
+      (resume) => stage.session.decode(message, resume),
+      (payload) =>
+        payload.length <= maxBytes
+          ? this.decodeFrom(at - 1, { payload, isText, rsv, maxBytes }, done)
+          : violation("MessageTooBig", `${stage.name}: ${payload.length} bytes, limit ${maxBytes}`),
+      done
+    )
   }
 
   /**
-   * One call of a session: the first result counts, wherever it comes from. One that comes while the call still runs is its
-   * result, so `later` is only ever called from outside.
+   * One call of a session, and what comes `next` with its result. The first result counts, wherever it comes from; one that comes
+   * while the call still runs is the call's, so `done` is only ever called from outside.
    */
-  private run<A>(
+  private run<A extends object, B>(
     stage: Stage,
-    start: (resume: (result: A | Violation) => void) => A | Violation | undefined,
-    later: (result: A | Violation) => void
-  ): A | Violation | undefined {
+    start: (resume: Done<A>) => Result<A>,
+    next: (result: A) => Result<B>,
+    done: Done<B>
+  ): Result<B> {
     let state: "running" | "waiting" | "settled" = "running"
-    let result: A | Violation | undefined
-    const resume = (late: A | Violation): void => {
-      if (state === "running") result ??= late
-      else if (state === "waiting") {
-        state = "settled"
-        if (!this.closed) later(late)
-      }
+    let result: Result<A>
+    const proceed = (given: A | Violation): Result<B> => (isViolation(given) ? named(stage, given) : next(given))
+    const resume = (given: A | Violation): void => {
+      if (state === "running") result ??= given
+      if (state !== "waiting") return
+      state = "settled"
+      const outcome = this.closed ? undefined : proceed(given)
+      if (outcome !== undefined) done(outcome)
     }
     try {
       const returned = start(resume)
       result ??= returned
     } catch (cause) {
       this.onDefect?.(cause, stage.name)
-      result = violation("ExtensionFailure", stage.name)
+      result = violation("ExtensionFailure")
     }
     state = result === undefined ? "waiting" : "settled"
-    return result
+    return result === undefined ? undefined : proceed(result)
   }
 }
 
-const isViolation = (result: Encoded | Uint8Array | Violation): result is Violation => "rule" in result
+const isViolation = (result: object): result is Violation => "rule" in result
 
 const named = (stage: Stage, { detail, rule }: Violation): Violation =>
   violation(rule, detail === "" ? stage.name : `${stage.name}: ${detail}`)
-
-const checkEncoded = (stage: Stage, result: Encoded | Violation): Encoded | Violation => {
-  if (isViolation(result)) return named(stage, result)
-  return (result.rsv & ~stage.rsv) === 0
-    ? result
-    : violation("ExtensionFailure", `${stage.name} set a reserved bit that is not its own`)
-}
-
-const checkDecoded = (stage: Stage, result: Uint8Array | Violation, maxBytes: number): Uint8Array | Violation => {
-  if (isViolation(result)) return named(stage, result)
-  return result.length <= maxBytes
-    ? result
-    : violation("MessageTooBig", `${stage.name}: ${result.length} bytes, limit ${maxBytes}`)
-}
