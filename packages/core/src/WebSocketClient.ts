@@ -13,6 +13,7 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Connection from "./Connection.js"
+import type * as Extension from "./engine/Extension.js"
 import { type Answer, Deadline, HandshakeTransport } from "./internal/clientHandshake.js"
 import { WebSocketClient } from "./internal/clientService.js"
 import * as ClientTarget from "./internal/clientTarget.js"
@@ -61,6 +62,11 @@ export interface ConnectOptions extends Connection.Options {
   readonly headers?: Headers.Input | undefined
   /** The `Origin` header. Default none, since only browsers must send it (RFC 6455 §4.1 item 8). */
   readonly origin?: string | undefined
+  /**
+   * Extensions to offer, the ones wanted most first; see `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default:
+   * none. `layerGlobal` leaves them to the platform. RFC 6455 §9.
+   */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** How long each phase of opening may take; a timeout names the phase. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.DurationInput | undefined
   /** Deadlines of single phases, in place of `handshakeTimeout`. */
@@ -244,7 +250,8 @@ const open = (
               if (exit._tag === "Failure")
                 return Effect.zipRight(Scope.close(inner, exit), Effect.failCause(exit.cause))
               const { answer, transport } = exit.value
-              if (answer._tag === "Accepted") return Connection.fromSettings(transport, settings, answer.subprotocol)
+              if (answer._tag === "Accepted")
+                return Connection.fromSettings(transport, settings, answer.subprotocol, answer.extensions)
               return Effect.zipRight(Scope.close(inner, exit), follow(place, answer, redirects))
             })
           )

@@ -6,3 +6,4 @@
 export * as NodeTransport from "./NodeTransport.js"
 export * as NodeWebSocketClient from "./NodeWebSocketClient.js"
 export * as NodeWebSocketServer from "./NodeWebSocketServer.js"
+export * as PermessageDeflate from "./PermessageDeflate.js"

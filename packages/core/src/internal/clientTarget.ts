@@ -138,6 +138,8 @@ const entries = (input: PlatformHeaders.Input | undefined): ReadonlyArray<Handsh
 /** The request for a place, with a new key. */
 export const request = (place: Place, wishes: Wishes, redirectable: boolean): Request | HandshakeError => {
   const subprotocols = wishes.subprotocols ?? []
+  const misuse = Extension.misuse(wishes.extensions ?? [])
+  if (misuse !== undefined) return invalid(misuse, place.url)
   const extensions = Extension.offer(wishes.extensions ?? [])
   const key = Handshake.makeKey(globalThis.crypto.getRandomValues(new Uint8Array(16)))
   const text = Handshake.formatRequest({
