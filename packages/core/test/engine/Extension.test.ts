@@ -134,7 +134,7 @@ describe("Extension", () => {
       readonly [string, ReadonlyArray<Extension.Extension>, offers: string, answer: string | undefined]
     > = [
       [
-        "registration decides the order, and RSV1 is given once (SEEDS.md)",
+        "registration decides the order, and RSV1 is given once, as websocket-extensions does",
         [extension("a", rsv1), extension("b"), extension("c", rsv1)],
         "b, a, c, a",
         "a, b"
