@@ -174,7 +174,7 @@ export interface Policy<E, R> extends Omit<ConnectOptions, "headers" | "subproto
    * The delays between attempts; when it is done, so is the client. Its input is the error. Default {@link defaultSchedule}: 200
    * milliseconds, doubled up to 30 seconds, of each a random 50 to 100 %.
    */
-  readonly schedule?: Schedule.Schedule<unknown, E, R> | undefined
+  readonly schedule?: Schedule.Schedule<unknown, NoInfer<E>, R> | undefined
   /** A connection that was open for as long starts the schedule anew. Default 5 seconds. */
   readonly resetAfter?: Duration.DurationInput | undefined
   /** Whether another attempt follows. Default {@link isRetryable}. */
