@@ -25,7 +25,6 @@ import type * as Stream from "effect/Stream"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Connection } from "./Connection.js"
 import { WebSocketClient } from "./internal/clientService.js"
-import { Half } from "./internal/contractMessages.js"
 import * as Reconnector from "./internal/Reconnector.js"
 import * as Retry from "./internal/retry.js"
 import type { Message } from "./Message.js"
@@ -398,7 +397,8 @@ const urlAttempt = (url: Evaluated<string | URL, any, any>, options: AnyOptions)
     subprotocols: evaluate(options.subprotocols)
   }),
   typed: Effect.succeed,
-  sends: new Half<Message>(undefined)
+  // Not a `Half`, which would bring ParseResult into every bundle
+  sends: { encodeAll: Effect.succeed<Array<Message>> }
 })
 
 const contractAttempt = (contract: AnyContract, options: AnyContractOptions) => ({
