@@ -5,6 +5,13 @@ import shared from "../vitest.shared.js"
 export default mergeConfig(
   shared,
   defineConfig({
-    test: { name: "debian", root: import.meta.dirname, include: ["test-debian/**/*.test.ts"], fileParallelism: false }
+    test: {
+      testTimeout: 60_000,
+      name: "debian",
+      root: import.meta.dirname,
+      include: ["test-debian/**/*.test.ts"],
+      globalSetup: ["../scripts/bundle-demo.mjs"],
+      fileParallelism: false
+    }
   })
 )
