@@ -30,6 +30,12 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  openapi: [
+    "without a token: 401",
+    "a pot for Ada, from tea",
+    "documented: 101 400 401 403 426",
+    "A WebSocket (RFC 6455). The client sends JSON messages (Order), the server JSON messages (Confirmed)."
+  ],
   testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
 }
 
