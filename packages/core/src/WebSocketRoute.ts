@@ -596,6 +596,7 @@ class Route {
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
+    upgrade.deciding?.()
     const decoded = Effect.all([
       decode(options.path, routeParams(context)),
       decode(options.urlParams, searchParams(context, request)),
