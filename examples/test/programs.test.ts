@@ -30,6 +30,22 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  contracts: [
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you",
+    "tick 1",
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you"
+  ],
+  reconnecting: [
+    "EURUSD, token 1: 1.08",
+    "EURUSD, token 1: 1.09",
+    "EURUSD, token 2: 1.08",
+    "EURUSD, token 2: 1.09",
+    "not tried again"
+  ],
   openapi: [
     "without a token: 401",
     "a pot for Ada, from tea",
