@@ -71,11 +71,17 @@ type Step<A> = Either.Either<A, ParseResult.ParseIssue> | Effect.Effect<A, Parse
 export class Half<A> {
   /** Whether messages pass as they are. */
   readonly plain: boolean
+  /** How the messages are written; the name is for documents. */
+  readonly codec: MessageCodec | undefined
   readonly decode: (message: Message) => Decoded<A>
   readonly encode: (value: A) => Encoded
 
-  constructor(schema: Schema.Schema<A, any, any> | undefined, codec: MessageCodec = json) {
+  constructor(
+    readonly schema: Schema.Schema<A, any, any> | undefined,
+    codec: MessageCodec = json
+  ) {
     this.plain = schema === undefined
+    this.codec = schema === undefined ? undefined : codec
     if (schema === undefined) {
       this.decode = (message) => Either.right(message as A)
       this.encode = (value) => Either.right(value as Message)
