@@ -16,6 +16,7 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
+import { runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
@@ -225,10 +226,12 @@ export abstract class BaseConnection implements Flush.Flushable {
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
     return Stream.fromChannel(
-      Channel.suspend(() => {
-        this.claim()
-        return Channel.ensuring(loop, this.unclaim)
-      })
+      runHere(
+        Channel.suspend(() => {
+          this.claim()
+          return Channel.ensuring(loop, this.unclaim)
+        })
+      )
     )
   }
 
