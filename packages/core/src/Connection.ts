@@ -331,6 +331,21 @@ export const leave = (
 ): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit, frame) : Effect.void)
 
 /**
+ * `runForEach` without a fiber: calls `onMessage` for every message as it comes, then `onEnd` once, with the failure if the end
+ * is one. Both may call what is `unsafe` of the connection and must not throw. There is no way to stop but to end the connection.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeForEach = (
+  self: Connection,
+  onMessage: (message: Message) => void,
+  onEnd: (failure: Failure | undefined) => void
+): void => {
+  if (self instanceof BaseConnection) self.unsafeForEach(onMessage, onEnd)
+}
+
+/**
  * How the messages of a connection fail, or sending does.
  *
  * @since 0.1.0

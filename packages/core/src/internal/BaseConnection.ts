@@ -272,6 +272,17 @@ export abstract class BaseConnection implements Flush.Flushable {
     })
   }
 
+  /** See `Connection.unsafeForEach`. */
+  unsafeForEach(onMessage: (message: Message) => void, onEnd: (failure: ConnectionError | undefined) => void): void {
+    this.claim()
+    const next = (): void => {
+      for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) onMessage(message)
+      if (this.info === undefined) this.waiting = next
+      else onEnd(this.error)
+    }
+    next()
+  }
+
   // ---- outbound ----------------------------------------------------------------------------------------------------------
 
   /** Something was put out: it leaves when this turn ends, or now if it is much. */
