@@ -6,7 +6,6 @@
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as Effect from "effect/Effect"
-import { globalValue } from "effect/GlobalValue"
 import type * as Scheduler from "effect/Scheduler"
 import type { PlatformOptions } from "./Connection.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
@@ -82,7 +81,12 @@ export interface UpgradeRequest {
   ) => Transport | undefined
 }
 
-const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
+// A property of the request, since a WeakMap with an entry per connection costs the collector more than the look-up saves.
+const registered = Symbol.for("@effect-ws/core/Upgrade")
+
+interface Upgradable {
+  [registered]?: UpgradeRequest
+}
 
 /**
  * Makes `source` (a platform's own request object) upgradable.
@@ -91,7 +95,7 @@ const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object
  * @category registry
  */
 export const register = (source: object, request: UpgradeRequest): void => {
-  requests.set(source, request)
+  ;(source as Upgradable)[registered] = request
 }
 
 /**
@@ -101,4 +105,4 @@ export const register = (source: object, request: UpgradeRequest): void => {
  * @category registry
  */
 export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
-  typeof request.source === "object" && request.source !== null ? requests.get(request.source) : undefined
+  typeof request.source === "object" && request.source !== null ? (request.source as Upgradable)[registered] : undefined

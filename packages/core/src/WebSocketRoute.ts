@@ -12,7 +12,7 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -25,8 +25,9 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
@@ -226,9 +227,11 @@ export const layer = <
   | HttpLayerRouter.HttpRouter
   | HttpLayerRouter.Request.From<"Requires", Exclude<R | RA | RS, HttpLayerRouter.Provided>>
   | HttpLayerRouter.Request.From<"Error", EA | ParseResult.ParseError>
-> =>
+> => serve(path, () => new Route(options, handler, "on opening"))
+
+const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
-    const route = new Route(options, handler)
+    const route = makeRoute()
     return Effect.zipRight(
       Effect.addFinalizer(() => route.shutdown),
       router.add("GET", path, route.respond)
@@ -236,8 +239,9 @@ export const layer = <
   }) as Layer.Layer<never, never, any>
 
 /**
- * {@link layer} for handlers that look at one message after the other: one loop in one fiber, without a Stream's cost per wake-up
- * and with the least memory per connection. `handler` may give nothing when all was done at once.
+ * {@link layer} for handlers that look at one message after the other: one loop in one fiber, which starts with the first
+ * message, without a Stream's cost per wake-up and with the least memory per connection. `handler` may give nothing when all was
+ * done at once.
  *
  * @since 0.1.0
  * @category layers
@@ -261,9 +265,15 @@ export const each = <
     socket: Connection.Connection,
     request: Accepted<P, U, H, AcceptedValue<T>>
   ) => Effect.Effect<unknown, E, R> | void
-) =>
-  layer(path, options as Options<P, U, H, T, E | Connection.Failure, EA, RA, RS>, (socket, request) =>
-    socket.runForEach((message) => handler(message, socket, request))
+): Layer.Layer<never, never, RouteRequirements<R | RA | RS, EA>> =>
+  serve(
+    path,
+    () =>
+      new Route(
+        options,
+        (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
+        "on input"
+      )
   )
 
 /**
@@ -292,7 +302,7 @@ export const upgrade = <
   HttpServerResponse.HttpServerResponse,
   EA | ParseResult.ParseError,
   R | RA | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+> => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- contracts ---------------------------------------------------------------------------------------------------------
 
@@ -456,13 +466,16 @@ type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
+/** When the handler's fiber starts. A handler that only looks at messages needs none before the first, and often no other one. */
+type Start = "on opening" | "on input"
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
 class Route {
-  private readonly connections = new ConnectionSet()
+  readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
+  private readonly responseHeaders: Headers.Headers
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -470,9 +483,11 @@ class Route {
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly handler: AnyHandler
+    private readonly handler: AnyHandler,
+    readonly start: Start
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    this.responseHeaders = Headers.fromInput(options.responseHeaders)
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -557,6 +572,8 @@ class Route {
           ? chosen
           : undefined
     const headers: Record<string, string> = {
+      ...this.responseHeaders,
+      ...(extras?.headers === undefined ? undefined : Headers.fromInput(extras.headers)),
       upgrade: "websocket",
       connection: "Upgrade",
       "sec-websocket-accept": Handshake.acceptKey(check.key)
@@ -568,10 +585,7 @@ class Route {
       if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
       headers["sec-websocket-extensions"] = text
     }
-    let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
-    if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
-    response = HttpServerResponse.setHeaders(response, headers)
-    if (extras?.cookies !== undefined) response = HttpServerResponse.mergeCookies(response, extras.cookies)
+    const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
       accepted: extras === undefined ? answer : extras.value,
@@ -629,15 +643,13 @@ class Route {
         clock,
         extensions
       )
-      new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
-        this.handle(connection, accepted),
-        FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      )
+      const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
+      new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()
       return Effect.succeed(response)
     })
   }
 
-  private handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
+  handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
     try {
       return this.handler(connection, accepted)
     } catch (defect) {
@@ -654,37 +666,65 @@ class Route {
   }
 }
 
-/** One accepted connection and the fiber that handles it, until nothing is left of either. */
+/** One accepted connection and what handles it, until nothing is left of either. */
 class Handling implements Entry {
-  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  /** How the handler ended. */
+  private exit: Exit.Exit<unknown, unknown> | undefined
+  /** Whether the connection was told so, or nothing was left of it to tell. */
+  private hasLeft = false
+  /** Whether nothing is left of the connection. */
+  private isGone = false
   private watchdog: Timers.Timer | undefined
 
   constructor(
     readonly connection: Connection.Connection,
+    private readonly accepted: Accepted<any, any, any, any>,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
-    private readonly sets: ReadonlyArray<ConnectionSet>,
-    private readonly clock: Clock.Clock
+    private readonly serverConnections: ConnectionSet,
+    private readonly clock: Clock.Clock,
+    private readonly scheduler: Scheduler.Scheduler | undefined
   ) {}
 
-  start(handler: Effect.Effect<unknown, unknown, any>, scheduler: Scheduler.Scheduler | undefined): void {
-    for (const set of this.sets) set.add(this)
+  start(): void {
+    this.route.connections.add(this)
+    this.serverConnections.add(this)
     Connection.setOwner(this.connection, this)
-    const options = scheduler === undefined ? { immediate: true } : { immediate: true, scheduler }
-    this.fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(handler, options)
-    this.fiber.addObserver((exit) => {
-      if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-      Runtime.runFork(this.runtime)(this.finish(exit), { immediate: true }).addObserver(() => {
-        for (const set of this.sets) set.delete(this)
-      })
-    })
+    if (this.route.start === "on opening") this.fork(true)
+    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
+  }
+
+  private onInput(): void {
+    // Interrupted before it.
+    if (this.exit !== undefined) return
+    const end = Connection.unsafeEnd(this.connection)
+    if (end === undefined) this.fork(false)
+    else this.handlerEnded(end)
+  }
+
+  private fork(immediate: boolean): void {
+    const { accepted, connection, scheduler } = this
+    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
+      this.route.handle(connection, accepted),
+      scheduler === undefined ? { immediate } : { immediate, scheduler }
+    )
+    this.fiber = fiber
+    fiber.addObserver((exit) => this.handlerEnded(exit))
+  }
+
+  interrupt(): void {
+    if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
+    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
   }
 
   /** A handler that goes on without its connection does so for a while, then it is interrupted. */
   connectionGone(): void {
+    this.isGone = true
+    if (this.hasLeft) return this.release()
     const { fiber } = this
-    if (fiber === undefined || fiber.unsafePoll() !== null) return
+    if (fiber === undefined || this.exit !== undefined) return
     const timers = Timers.of(this.clock)
     const timer = new Timers.Timer(() => {
       if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
@@ -694,15 +734,29 @@ class Handling implements Entry {
     timers.set(timer, this.route.handlerTimeoutMillis)
   }
 
-  /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
-  private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const leave = (frame?: CloseFrame) =>
-      Effect.zipRight(Connection.leave(this.connection, exit, frame), Scope.close(this.scope, exit))
-    return Effect.uninterruptible(
-      exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause)
-        ? Effect.flatMap(this.explain(exit.cause), leave)
-        : leave()
+  /** Says why if the handler failed, then closes the connection. */
+  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
+    this.exit = exit
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
+    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
+      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
     )
+  }
+
+  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
+    this.hasLeft = true
+    if (this.isGone) return this.release()
+    Connection.unsafeLeave(this.connection, exit, frame)
+  }
+
+  /** Closes the request's Scope, the last that is left. */
+  private release(): void {
+    const exit = this.exit ?? Exit.void
+    Runtime.runFork(this.runtime)(Scope.close(this.scope, exit), { immediate: true }).addObserver(() => {
+      this.route.connections.delete(this)
+      this.serverConnections.delete(this)
+    })
   }
 
   /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */

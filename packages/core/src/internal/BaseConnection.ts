@@ -6,7 +6,7 @@
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as CloseCode from "../engine/CloseCode.js"
@@ -270,6 +270,18 @@ export abstract class BaseConnection implements Flush.Flushable {
       }
       return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
     })
+  }
+
+  /** See `Connection.unsafeAwaitInput`. */
+  unsafeAwaitInput(onInput: () => void): void {
+    if (this.queuedMessages > 0 || this.info !== undefined) onInput()
+    else this.waiting = onInput
+  }
+
+  /** See `Connection.unsafeEnd`. */
+  unsafeEnd(): Exit.Exit<void, ConnectionError> | undefined {
+    if (this.info === undefined || this.queuedMessages > 0) return undefined
+    return this.error === undefined ? Exit.void : Exit.fail(this.error)
   }
 
   /** See `Connection.unsafeForEach`. */
@@ -653,12 +665,17 @@ export abstract class BaseConnection implements Flush.Flushable {
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isGone) return Effect.void
-      this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
-      this.discards = true
-      this.takeAll()
-      return this.awaitGone
+      this.unsafeLeave(exit, frame)
+      return this.isGone ? Effect.void : this.awaitGone
     })
+  }
+
+  /** {@link leave} without waiting. */
+  unsafeLeave(exit: Exit.Exit<unknown, unknown>, frame?: { readonly code: number; readonly reason?: string }): void {
+    if (this.isGone) return
+    this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
+    this.discards = true
+    this.takeAll()
   }
 }
 
