@@ -4,12 +4,14 @@
  *
  * @since 0.1.0
  */
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as Effect from "effect/Effect"
 import type * as Scheduler from "effect/Scheduler"
 import type { PlatformOptions } from "./Connection.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { withRequestSpans } from "./internal/RequestSpan.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -106,3 +108,13 @@ export const register = (source: object, request: UpgradeRequest): void => {
  */
 export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
   typeof request.source === "object" && request.source !== null ? (request.source as Upgradable)[registered] : undefined
+
+/**
+ * A server whose spans of upgrade requests are cheap while nothing records them, that is with Effect's own tracer: what belongs
+ * into them is made when it is asked for. With any other tracer (OpenTelemetry) it is `server` as it is.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const withLazySpans = (server: HttpServer.HttpServer): HttpServer.HttpServer =>
+  withRequestSpans(server, (request) => find(request) !== undefined)

@@ -44,6 +44,7 @@ import { formatExtensions } from "./engine/headerGrammar.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { RequestSpan } from "./internal/RequestSpan.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
 import * as Upgrade from "./Upgrade.js"
@@ -820,7 +821,8 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
 /** The request's span has ended; what the connection keeps of it is its identity, not its attributes. */
 const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
   const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-  return span?._tag === "Span"
+  // A span that makes them when it is asked for keeps none, and has no need of a copy of the context.
+  return span?._tag === "Span" && !(span instanceof RequestSpan)
     ? Context.add(
         context,
         Tracer.ParentSpan,
