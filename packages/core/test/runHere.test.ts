@@ -20,6 +20,16 @@ const runs: Record<string, <E>(stream: Stream.Stream<number, E>) => Effect.Effec
   "a sink that fails": Stream.run(Sink.fail("sink")),
   "a sink whose effect fails": Stream.runForEach(() => Effect.fail("effect")),
   "a sink whose effect dies": Stream.runForEach(() => Effect.die("defect")),
+  "a sink that handles what comes to it": Stream.run(
+    Sink.fromChannel(
+      Channel.readWithCause({
+        onInput: () => Channel.fail("input"),
+        onFailure: () => Channel.succeed("handled"),
+        onDone: () => Channel.succeed("done")
+      })
+    )
+  ),
+  "a sink that is not asked for more": Stream.run(Sink.succeed(1)),
   "another stream of it": (stream) => Stream.runCollect(Stream.map(stream, (n) => n * 2))
 }
 
