@@ -43,7 +43,7 @@ import * as Handshake from "./engine/Handshake.js"
 import { formatExtensions } from "./engine/headerGrammar.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
@@ -476,7 +476,7 @@ class Route {
   readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
-  private readonly responseHeaders: Headers.Headers
+  private readonly responseHeaders: Headers.Headers | undefined
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -488,7 +488,8 @@ class Route {
     readonly start: Start
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
-    this.responseHeaders = Headers.fromInput(options.responseHeaders)
+    const { responseHeaders } = options
+    this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -572,20 +573,22 @@ class Route {
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const headers: Record<string, string> = {
-      ...this.responseHeaders,
-      ...(extras?.headers === undefined ? undefined : Headers.fromInput(extras.headers)),
+    const own: Record<string, string> = {
       upgrade: "websocket",
       connection: "Upgrade",
       "sec-websocket-accept": Handshake.acceptKey(check.key)
     }
-    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    if (subprotocol !== undefined) own["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
     if (extensions.length > 0) {
       const text = formatExtensions(extensions)
       if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      headers["sec-websocket-extensions"] = text
+      own["sec-websocket-extensions"] = text
     }
+    const headers =
+      this.responseHeaders === undefined && extras?.headers === undefined
+        ? own
+        : { ...this.responseHeaders, ...Headers.fromInput(extras?.headers), ...own }
     const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
@@ -753,11 +756,14 @@ class Handling implements Entry {
 
   /** Closes the request's Scope, the last that is left. */
   private release(): void {
-    const exit = this.exit ?? Exit.void
-    Runtime.runFork(this.runtime)(Scope.close(this.scope, exit), { immediate: true }).addObserver(() => {
-      this.route.connections.delete(this)
-      this.serverConnections.delete(this)
-    })
+    const close = closeScope(this.scope, this.exit ?? Exit.void)
+    if (close === undefined) this.forget()
+    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.forget())
+  }
+
+  private forget(): void {
+    this.route.connections.delete(this)
+    this.serverConnections.delete(this)
   }
 
   /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
