@@ -127,7 +127,7 @@ export class Protocol {
   constructor(options: Options) {
     const slab = options.slab ?? portableSlab
     this.role = options.role
-    this.limits = options.limits === undefined ? Limits.defaults : { ...Limits.defaults, ...options.limits }
+    this.limits = options.limits === undefined ? Limits.defaults : Limits.complete(options.limits)
     this.output = new ByteWriter(slab)
     if (options.role === "client" && options.randomKey === undefined) throw new TypeError("a client needs randomKey")
     this.randomKey = options.role === "client" ? options.randomKey : undefined
