@@ -142,11 +142,15 @@ class Context {
     stream._chunkSize = poolStepBytes
     stream._outBuffer = Buffer.allocUnsafe(poolStepBytes)
     stream._outOffset = 0
-    // Called when all input is consumed; a stream that ends before pushes `null` instead.
-    stream._processChunk(input, Z_SYNC_FLUSH, () => this.finishPooled(input.length))
     this.pooledBytes = input.length
+    // Called when all input is consumed; a stream that ends before pushes `null` and, depending on Node's version, calls too.
+    stream._processChunk(input, Z_SYNC_FLUSH, () => this.finishPooled(this.pooledConsumed))
   }
   private pooledBytes = 0
+
+  private get pooledConsumed(): number {
+    return this.stream === undefined ? 0 : this.pooledBytes - this.stream._writeState[1]!
+  }
 
   private pushed(chunk: Uint8Array | null): boolean {
     if (this.done === undefined || this.stream === undefined) return false
@@ -156,7 +160,7 @@ class Context {
       this.length += chunk.length
       if (this.length <= this.limit) return true
     }
-    const consumed = this.pooledBytes - this.stream._writeState[1]!
+    const consumed = this.pooledConsumed
     // Node is in the middle of its own step.
     process.nextTick(() => this.finishPooled(consumed))
     return false
