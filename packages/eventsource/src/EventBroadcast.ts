@@ -231,7 +231,7 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         }
         if (log === undefined || lastEventId === "") {
           members.add(live)
-          return { run: Direct.forever, leave: () => leave(live) }
+          return { run: undefined, leave: () => leave(live) }
         }
         const { member, start } = join(lastEventId, live)
         return {

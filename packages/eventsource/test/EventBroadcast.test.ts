@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Exit, Fiber, Stream } from "effect"
+import { Chunk, Deferred, Effect, Exit, Fiber, Metric, Stream } from "effect"
 import { EventBroadcast, EventLog, EventStreamRoute, ServerSentEvent } from "../src/index.js"
 import * as Direct from "../src/internal/direct.js"
 import type { Outlet } from "../src/internal/outlet.js"
-import { type Allowance, Subscriber } from "../src/internal/subscriber.js"
+import { type Allowance, droppedEvents, Subscriber } from "../src/internal/subscriber.js"
 import { get, serve } from "./support.js"
 
 const event = (data: string) => ServerSentEvent.make({ data })
@@ -199,16 +199,15 @@ const makeOutlet = () => {
 describe("slow subscribers", () => {
   const subscribe = (broadcast: EventBroadcast.EventBroadcast, allowance: Allowance) => {
     const network = makeOutlet()
-    const cut: { done: boolean } = { done: false }
-    let dropped = 0
-    const subscriber = new Subscriber(network.outlet, allowance, (events) => {
-      dropped += events
-    })
-    subscriber.onCut = () => {
-      cut.done = true
+    const owner = {
+      wasCut: false,
+      cut() {
+        this.wasCut = true
+      }
     }
+    const subscriber = new Subscriber(network.outlet, allowance, owner)
     const subscription = Direct.get(broadcast.subscribe())!(subscriber)
-    return { ...network, cut, dropped: () => dropped, ...subscription }
+    return { ...network, owner, ...subscription }
   }
 
   it.live("wait: publishers wait until it has drained", () =>
@@ -245,13 +244,14 @@ describe("slow subscribers", () => {
     Effect.gen(function* () {
       const broadcast = yield* EventBroadcast.make()
       const slow = subscribe(broadcast, { slowReader: "drop", maxBufferedBytes: 20 })
+      const before = (yield* Metric.value(droppedEvents)).count
       for (const data of ["one", "two", "three", "four"]) {
         yield* broadcast.publish(event(data))
         yield* turn
         if (data === "three") slow.drain()
       }
       assert.strictEqual(slow.text(), "data: one\n\ndata: four\n\n")
-      assert.strictEqual(slow.dropped(), 2)
+      assert.strictEqual((yield* Metric.value(droppedEvents)).count - before, 2)
       slow.leave()
     })
   )
@@ -262,10 +262,10 @@ describe("slow subscribers", () => {
       const slow = subscribe(broadcast, { slowReader: "cut", maxBufferedBytes: 20 })
       yield* broadcast.publish(event("one"))
       yield* turn
-      assert.isFalse(slow.cut.done)
+      assert.isFalse(slow.owner.wasCut)
       yield* broadcast.publish(event("three"))
       yield* turn
-      assert.isTrue(slow.cut.done)
+      assert.isTrue(slow.owner.wasCut)
       slow.leave()
     })
   )

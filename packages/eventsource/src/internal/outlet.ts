@@ -30,6 +30,7 @@ export interface Outlet {
 }
 
 interface Emitter {
+  readonly on: (event: string, listener: () => void) => unknown
   readonly once: (event: string, listener: () => void) => unknown
   readonly removeListener: (event: string, listener: () => void) => unknown
 }
@@ -42,6 +43,7 @@ interface NodeWritable extends Emitter {
 
 interface NodeSocket extends NodeWritable {
   readonly writable: boolean
+  readonly destroyed: boolean
   readonly cork: () => void
   readonly uncork: () => void
   readonly destroySoon: () => void
@@ -90,6 +92,27 @@ export const fromNode = (response: NodeResponse): Outlet =>
 /** Whether the response goes over HTTP/1 and it is its turn on the connection. */
 export const ownsSocket = (response: NodeResponse): response is NodeResponse & { readonly socket: NodeSocket } =>
   isHttp1(response) && response.socket?._httpMessage === response
+
+/** Whether a response can still be begun, and its end would be told. */
+export const isOpen = (response: NodeResponse): boolean =>
+  ownsSocket(response) && !response.writableEnded && !response.destroyed && !response.socket.destroyed
+
+/**
+ * Lets the platform find the response ended when it is about to send it, which it does as soon as all pre-response handlers
+ * have run. `whenHandled` calls back after that.
+ */
+export const settle = (
+  request: HttpServerRequest.HttpServerRequest,
+  response: NodeResponse,
+  whenHandled: (restore: () => void) => void
+): void => {
+  const platform = request as unknown as { response: unknown }
+  const { response: own } = platform
+  platform.response = Object.create(response, { writableEnded: { value: true } })
+  whenHandled(() => {
+    platform.response = own
+  })
+}
 
 /**
  * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
