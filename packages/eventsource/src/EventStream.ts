@@ -19,7 +19,6 @@ import * as DefaultServices from "effect/DefaultServices"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -31,7 +30,6 @@ import * as Codec from "./codec/index.js"
 import type { EventSchema } from "./EventSchema.js"
 import { decodeHeader, quality } from "./internal/accept.js"
 import * as Delivery from "./internal/delivery.js"
-import * as Detached from "./internal/detached.js"
 import * as Direct from "./internal/direct.js"
 import * as Outlet from "./internal/outlet.js"
 import * as Subscriber from "./internal/subscriber.js"
@@ -159,11 +157,12 @@ export const respond = <A, E, R, RS>(
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   if (!acceptsEventStream(request)) return Effect.succeed(notAcceptable)
   if (openStreams?.isStopped() === true) return Effect.succeed(closing)
-  const serving = {
+  const direct = options.schema === undefined ? Direct.get(stream) : undefined
+  const serving: Serving<unknown, R | RS> = {
     settings,
-    context: context as Context.Context<R | RS>,
+    context: direct === undefined ? (context as Context.Context<R | RS>) : (Context.empty() as Context.Context<any>),
     openStreams: openStreams?.deliveries,
-    source: (options.schema === undefined ? Direct.get(stream) : undefined) ?? pulled(stream, write)
+    source: direct ?? pulled(stream, write)
   }
   const answer = HttpServerResponse.stream(body(request, serving), {
     status: options.status ?? 200,
@@ -193,18 +192,23 @@ const pulled =
     write: Write<A, RS>
   ): Direct.Subscribe<E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =>
   (subscriber) => ({
-    run: Effect.scoped(
-      Effect.flatMap(Stream.toPull(stream), (pull) => {
-        const next: Effect.Effect<void, E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =
-          Effect.matchEffect(pull, {
-            onFailure: Option.match({ onNone: () => Effect.void, onSome: (error) => Effect.fail(error) }),
-            onSuccess: (chunk) => Effect.zipRight(write(subscriber, chunk), next)
-          })
-        return next
-      })
-    ),
-    leave: () => {}
+    run: Effect.flatMap(Stream.toPull(stream), (pull) => {
+      const next: Effect.Effect<void, E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =
+        Effect.matchEffect(pull, {
+          onFailure: ended,
+          onSuccess: (chunk) => Effect.zipRight(write(subscriber, chunk), next)
+        })
+      return next
+    }),
+    leave: nothing
   })
+
+const ended: <E>(end: Option.Option<E>) => Effect.Effect<void, E> = Option.match({
+  onNone: () => Effect.void,
+  onSome: (error) => Effect.fail(error)
+})
+
+const nothing = () => {}
 
 /**
  * In Node, over HTTP/1, the last pre-response handler sends the head, with the status and headers that all others made, and
@@ -228,16 +232,16 @@ const takeOver = <E, R>(
           Scope.Scope
         ) as Scope.CloseableScope
         HttpApp.ejectDefaultScopeClose(scope)
-        Outlet.settle(request, node, (restore) => fiber.addObserver(restore))
+        fiber.addObserver(Outlet.settle(request, node))
         const place = { outlet: Outlet.fromNode(node), openStreams, beforeClose: Outlet.beforeClose(node) }
         Delivery.detach(place, settings, source, {
           clock: Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock),
-          runtime: Detached.runtime(context, refs),
+          context,
+          refs,
           scope,
           onClose: (left) => node.on("close", left)
         })
-        // The platform holds the request's fiber, and that its refs, as long as the connection lives.
-        return Effect.as(FiberRef.set(HttpApp.currentPreResponseHandlers, Option.none()), response)
+        return Effect.succeed(response)
       })
     )
   })

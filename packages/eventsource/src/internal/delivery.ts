@@ -11,10 +11,13 @@ import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import type * as FiberRefs from "effect/FiberRefs"
 import * as Runtime from "effect/Runtime"
 import * as Scope from "effect/Scope"
 import * as Codec from "../codec/index.js"
+import * as Detached from "./detached.js"
 import * as Direct from "./direct.js"
 import * as Outlet from "./outlet.js"
 import { type Allowance, Subscriber } from "./subscriber.js"
@@ -47,11 +50,11 @@ export class Delivery {
   private readonly openStreams: Set<Delivery> | undefined
   private readonly beforeClose: Set<() => void> | undefined
   private readonly ticker: Ticker.Ticker | undefined
-  private subscription: Direct.Subscription<unknown, any> | undefined
+  private leave: (() => void) | undefined
+  /** The fiber that runs the stream. */
+  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
   /** Whether a slow reader was cut. */
   wasCut = false
-  /** Ends it from outside: interrupts the fiber that runs the stream. */
-  interrupt: (by: FiberId.FiberId) => void = () => {}
   private waiting: Array<() => void> | undefined
 
   constructor({ beforeClose, openStreams, outlet }: Place, settings: Settings, clock: Clock.Clock) {
@@ -62,15 +65,20 @@ export class Delivery {
     this.ticker = settings.keepAlive === undefined ? undefined : Ticker.of(clock, settings.keepAlive)
   }
 
-  /** Sends the first bytes, and subscribes. */
-  begin<E, R>({ first }: Settings, source: Direct.Subscribe<E, R>): Direct.Subscription<E, R> {
+  /** Sends the first bytes, and subscribes. Answers what is to be run, if there is anything. */
+  begin<E, R>({ first }: Settings, source: Direct.Subscribe<E, R>): Direct.Subscription<E, R>["run"] {
     this.openStreams?.add(this)
     this.beforeClose?.add(this.stop)
     this.ticker?.join(this)
     this.outlet.open(first)
-    const subscription = source(this.subscriber)
-    this.subscription = subscription
-    return subscription
+    const { leave, run } = source(this.subscriber)
+    this.leave = leave
+    return run
+  }
+
+  /** Ends the stream. */
+  interrupt(by: FiberId.FiberId): void {
+    this.fiber?.unsafeInterruptAsFork(by)
   }
 
   /** The time of a heartbeat has come: bytes that wait are as good. */
@@ -94,7 +102,7 @@ export class Delivery {
   /** The stream is over: ends the response, or breaks the connection if it failed. Completes when that is done. */
   end(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.subscription?.leave()
+      this.leave?.()
       this.ticker?.leave(this)
       this.beforeClose?.delete(this.stop)
       if (isBroken(exit)) return Effect.async<void>((resume) => this.outlet.abort(() => resume(Effect.void)))
@@ -139,9 +147,9 @@ export const serve = <E, R>(
   Effect.clockWith((clock) =>
     Effect.withFiberRuntime((fiber) => {
       const delivery = new Delivery(place, settings, clock)
-      delivery.interrupt = (by) => fiber.unsafeInterruptAsFork(by)
-      const { run = Direct.forever } = delivery.begin(settings, source)
-      return Effect.onExit(Effect.provide(run, context), (exit) =>
+      delivery.fiber = fiber
+      const run = delivery.begin(settings, source) ?? Direct.forever
+      return Effect.onExit(Effect.provide(Effect.scoped(run), context), (exit) =>
         Effect.flatMap(delivery.end(exit), () => {
           delivery.forget()
           return delivery.wasCut ? Effect.die(new SlowReaderCut()) : Effect.void
@@ -153,7 +161,8 @@ export const serve = <E, R>(
 /** What a detached delivery has of its request. */
 export interface Request<R> {
   readonly clock: Clock.Clock
-  readonly runtime: Runtime.Runtime<R>
+  readonly context: Context.Context<R>
+  readonly refs: FiberRefs.FiberRefs
   /** Closed when the delivery is over. */
   readonly scope: Scope.CloseableScope
   /** Calls back when the client has left, or the response is done. */
@@ -162,38 +171,62 @@ export interface Request<R> {
 
 /**
  * Serves a response from now on, whatever becomes of the request. Where the source needs a fiber the stream runs in one of
- * its own; a failure is logged there. (A fiber, with the request's Scope and Context, would weigh more than the connection.)
+ * its own, and a failure is logged there. (The request's fiber, with what it refers to, would weigh three times the connection.)
  */
 export const detach = <E, R>(
   place: Place,
   settings: Settings,
   source: Direct.Subscribe<E, R>,
-  { clock, onClose, runtime, scope }: Request<R>
+  { clock, context, onClose, refs, scope }: Request<R>
 ): void => {
-  const delivery = new Delivery(place, settings, clock)
-  const finish = (exit: Exit.Exit<void, E>): void => {
-    delivery.interrupt = () => {}
-    Runtime.runFork(runtime)(
-      Effect.zipRight(delivery.end(exit), Effect.zipRight(report(delivery, exit), Scope.close(scope, exit)))
-    ).addObserver(() => delivery.forget())
-  }
-  onClose(() => delivery.interrupt(clientAbortFiberId))
-  const { run } = delivery.begin(settings, source)
-  if (run === undefined) {
-    delivery.interrupt = (by) => finish(Exit.interrupt(by))
-    return
-  }
-  Runtime.runFork(runtime)(
-    Effect.withFiberRuntime<void, E, R>((fiber) => {
-      delivery.interrupt = (by) => fiber.unsafeInterruptAsFork(by)
-      return run
-    })
-  ).addObserver(finish)
+  const delivery = new DetachedDelivery(place, settings, clock, scope)
+  onClose(delivery.left)
+  const run = delivery.begin(settings, source)
+  delivery.start(run, Detached.runtime(context, scope, refs))
 }
 
-const report = <E>(delivery: Delivery, exit: Exit.Exit<void, E>): Effect.Effect<void> =>
-  isBroken(exit)
-    ? Effect.logError("an event stream failed, and its connection was broken", exit.cause)
-    : delivery.wasCut
-      ? Effect.logDebug(new SlowReaderCut().message)
-      : Effect.void
+class DetachedDelivery extends Delivery {
+  /** Where there is no fiber: what its end runs in, until then. */
+  private runtime: Runtime.Runtime<never> | undefined
+
+  constructor(
+    place: Place,
+    settings: Settings,
+    clock: Clock.Clock,
+    private readonly scope: Scope.CloseableScope
+  ) {
+    super(place, settings, clock)
+  }
+
+  start<E, R>(run: Effect.Effect<void, E, R> | undefined, runtime: Runtime.Runtime<R>): void {
+    if (run === undefined) this.runtime = runtime
+    else Runtime.runFork(runtime)(runIn(this, run)).addObserver((exit) => this.finish(exit))
+  }
+
+  readonly left = (): void => this.interrupt(clientAbortFiberId)
+
+  override interrupt(by: FiberId.FiberId): void {
+    if (this.runtime !== undefined) this.finish(Exit.interrupt(by))
+    else super.interrupt(by)
+  }
+
+  private finish<E>(exit: Exit.Exit<void, E>): void {
+    const runtime = this.runtime ?? Detached.runtimeOf(this.fiber!)
+    this.runtime = undefined
+    Runtime.runFork(runtime)(
+      Effect.zipRight(this.end(exit), Effect.zipRight(this.report(exit), Scope.close(this.scope, exit)))
+    ).addObserver(() => this.forget())
+  }
+
+  private report<E>(exit: Exit.Exit<void, E>): Effect.Effect<void> {
+    if (isBroken(exit)) return Effect.logError("an event stream failed, and its connection was broken", exit.cause)
+    return this.wasCut ? Effect.logDebug(new SlowReaderCut().message) : Effect.void
+  }
+}
+
+/** The fiber is known before anything runs that may end it. */
+const runIn = <E, R>(delivery: Delivery, run: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    delivery.fiber = fiber
+    return run
+  })

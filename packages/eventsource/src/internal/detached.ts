@@ -3,26 +3,41 @@
  */
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as Context from "effect/Context"
+import type * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Runtime from "effect/Runtime"
+import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 
-export const runtime = <R>(context: Context.Context<R>, refs: FiberRefs.FiberRefs): Runtime.Runtime<R> =>
-  Runtime.make({
-    context: withoutSpanAttributes(context),
-    fiberRefs: ownRefs(refs),
-    runtimeFlags: Runtime.defaultRuntimeFlags
-  })
+/** What the handler could see. The scope is the one that the fiber's end closes. */
+export const runtime = <R>(
+  context: Context.Context<R>,
+  scope: Scope.Scope,
+  refs: FiberRefs.FiberRefs
+): Runtime.Runtime<R | Scope.Scope> => {
+  const map = new Map(context.unsafeMap)
+  map.set(Scope.Scope.key, scope)
+  const span = map.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
+  if (span?._tag === "Span") map.set(Tracer.ParentSpan.key, identityOf(span))
+  return make(Context.unsafeMake(map), ownRefs(refs))
+}
+
+/** What a fiber had when it ended. */
+export const runtimeOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Runtime.Runtime<never> =>
+  make(fiber.currentContext, fiber.getFiberRefs())
+
+const make = <R>(context: Context.Context<R>, fiberRefs: FiberRefs.FiberRefs): Runtime.Runtime<R> =>
+  Runtime.make({ context, fiberRefs, runtimeFlags: Runtime.defaultRuntimeFlags })
 
 /** The request's span has ended; what remains of it is its identity, not its attributes. */
-const withoutSpanAttributes = <R>(context: Context.Context<R>): Context.Context<R> => {
-  const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-  if (span?._tag !== "Span") return context
-  const { sampled, spanId, traceId } = span
-  const map = new Map(context.unsafeMap)
-  map.set(Tracer.ParentSpan.key, Tracer.externalSpan({ traceId, spanId, sampled }))
-  return Context.unsafeMake(map)
+const identityOf = ({ sampled, spanId, traceId }: Tracer.Span): Tracer.ExternalSpan =>
+  Tracer.externalSpan({ traceId: flat(traceId), spanId: flat(spanId), sampled })
+
+/** An ID is made of many strings, of which each weighs 32 bytes until its characters are read. */
+const flat = (id: string): string => {
+  id.charCodeAt(0)
+  return id
 }
 
 /**

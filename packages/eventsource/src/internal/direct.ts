@@ -2,6 +2,7 @@
  * Streams that can also write to a subscriber themselves, without a fiber or a Channel for each event.
  */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Subscriber } from "./subscriber.js"
 
@@ -9,7 +10,7 @@ const DirectTypeId: unique symbol = Symbol.for("@effect-ws/eventsource/Direct") 
 
 /** A subscription that was begun: it ends when `run` does, without it never by itself; `leave` is called in any case. */
 export interface Subscription<E, R = never> {
-  readonly run: Effect.Effect<void, E, R> | undefined
+  readonly run: Effect.Effect<void, E, R | Scope.Scope> | undefined
   readonly leave: () => void
 }
 

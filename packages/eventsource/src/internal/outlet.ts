@@ -32,6 +32,7 @@ export interface Outlet {
 interface Emitter {
   readonly on: (event: string, listener: () => void) => unknown
   readonly once: (event: string, listener: () => void) => unknown
+  readonly listeners: (event: string) => ReadonlyArray<() => void>
   readonly removeListener: (event: string, listener: () => void) => unknown
 }
 
@@ -99,19 +100,27 @@ export const isOpen = (response: NodeResponse): boolean =>
 
 /**
  * Lets the platform find the response ended when it is about to send it, which it does as soon as all pre-response handlers
- * have run. `whenHandled` calls back after that.
+ * have run. The function that this answers is for when it has.
  */
-export const settle = (
-  request: HttpServerRequest.HttpServerRequest,
-  response: NodeResponse,
-  whenHandled: (restore: () => void) => void
-): void => {
+export const settle = (request: HttpServerRequest.HttpServerRequest, response: NodeResponse): (() => void) => {
   const platform = request as unknown as { response: unknown }
-  const { response: own } = platform
+  const own = platform.response
   platform.response = Object.create(response, { writableEnded: { value: true } })
-  whenHandled(() => {
+  return () => {
     platform.response = own
-  })
+    // The platform adds its listener after the first run of the request's fiber, which may have been the only one.
+    queueMicrotask(() => forgetFiber(response))
+  }
+}
+
+/**
+ * Takes the platform's listener off the response, which interrupts the fiber of the request when the client leaves. That has
+ * ended, and would be kept as long as the connection lives: 5 KB. (Were it not recognised, nothing else would be wrong.)
+ */
+const forgetFiber = (response: NodeResponse): void => {
+  for (const listener of response.listeners("close")) {
+    if (String(listener).includes("unsafeInterruptAsFork")) response.removeListener("close", listener)
+  }
 }
 
 /**
