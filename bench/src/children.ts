@@ -166,12 +166,15 @@ export const runLoad = async (
     const outcome = new Promise<Extract<LoadReport, { readonly type: "done" }>>((resolve, reject) => {
       // Steps are taken one after the other, so that the result waits for the last question to the server.
       let last: Promise<void> = Promise.resolve()
+      let isDone = false
       const step = (run: () => Promise<void>): void => {
         last = last.then(run)
         last.catch(reject)
       }
       child.once("error", reject)
-      child.once("exit", (code, signal) => reject(new Error(`the load generator ended (${signal ?? code})`)))
+      child.once("exit", (code, signal) => {
+        if (!isDone) reject(new Error(`the load generator ended (${signal ?? code})`))
+      })
       child.on("message", (message: LoadReport) => {
         switch (message.type) {
           case "windowStart":
@@ -188,6 +191,7 @@ export const runLoad = async (
           case "error":
             return reject(new Error(message.message))
           case "done":
+            isDone = true
             return step(async () => resolve(message))
         }
       })

@@ -15,10 +15,26 @@ import {
   HttpServerRequest,
   HttpServerResponse
 } from "@effect/platform"
-import { NodeHttpServer } from "@effect/platform-node"
+import { NodeHttpServer, NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Layer, Metric, Schema, Scope, Stream } from "effect"
-import { EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  FiberRef,
+  HashMap,
+  Layer,
+  Logger,
+  LogLevel,
+  Metric,
+  Option,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
+import { EventBroadcast, EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
 import { get, raw, serve, serveUntil } from "./support.js"
 
 const event = (data: string, id?: string) => ServerSentEvent.make({ data, id })
@@ -214,6 +230,37 @@ describe("over other protocols", () => {
       assert.deepStrictEqual(yield* read("/two"), { text: twoText, code: 0, type: "text/event-stream" })
       assert.strictEqual((yield* read("/fail")).code, http2.constants.NGHTTP2_INTERNAL_ERROR)
       session.close()
+    })
+  )
+
+  it.live("HTTP/2: a client that leaves interrupts its stream, a shutdown ends the others", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const { port, shutdown } = yield* serveUntil(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/left", {}, () => Stream.ensuring(Stream.never, Deferred.succeed(left, undefined))),
+          EventStreamRoute.layer("/open", {}, () => Stream.concat(two, Stream.never))
+        ),
+        () => http2.createServer() as unknown as http.Server
+      )
+      const session = http2.connect(`http://127.0.0.1:${port}`)
+      const leaving = session.request({ ":path": "/left" })
+      leaving.once("data", () => leaving.close(http2.constants.NGHTTP2_CANCEL))
+      yield* Deferred.await(left)
+      const open = session.request({ ":path": "/open" })
+      let text = ""
+      const ended = new Promise<number | undefined>((resolve) => open.on("close", () => resolve(open.rstCode)))
+      yield* Effect.async<void>((resume) => {
+        open.setEncoding("utf8").on("data", (chunk: string) => {
+          text += chunk
+          if (text === twoText) resume(Effect.void)
+        })
+      })
+      // The session is the client's to close: Node's server waits for it.
+      open.on("close", () => session.close())
+      yield* shutdown
+      assert.strictEqual(yield* Effect.promise(() => ended), http2.constants.NGHTTP2_NO_ERROR)
+      assert.strictEqual(text, twoText)
     })
   )
 })
@@ -568,6 +615,196 @@ describe("in other routers", () => {
       const open = yield* Effect.promise(() => get(port, "/open"))
       yield* Scope.close(scope, Exit.void)
       assert.strictEqual(yield* Effect.promise(() => open.ended), "end")
+    })
+  )
+})
+
+describe("a stream over HTTP/1 is detached from its request", () => {
+  it.scopedLive("which is over when the head is sent; its Scope lives as long as the stream", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const closed = yield* Deferred.make<void>()
+      const responded = yield* Deferred.make<void>()
+      const platform = yield* Deferred.make<HttpServerRequest.HttpServerRequest>()
+      const route = EventStreamRoute.layer(
+        "/",
+        {
+          accept: ({ request }) =>
+            Effect.zipRight(
+              Deferred.succeed(platform, request),
+              Effect.addFinalizer(() =>
+                Effect.zipRight(
+                  Effect.sync(() => order.push("request")),
+                  Deferred.succeed(closed, undefined)
+                )
+              )
+            )
+        },
+        () =>
+          Stream.ensuring(
+            Stream.concat(two, Stream.never),
+            Effect.sync(() => order.push("stream"))
+          )
+      )
+      const whole = HttpLayerRouter.middleware(
+        (handled) => Effect.ensuring(handled, Deferred.succeed(responded, undefined)),
+        { global: true }
+      )
+      const port = yield* serve(Layer.merge(route, whole))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      yield* Deferred.await(responded)
+      assert.deepStrictEqual(order, [])
+      // Node's response is what the request shows, and nothing holds the request's fiber any more.
+      const response = NodeHttpServerRequest.toServerResponse(yield* Deferred.await(platform))
+      assert.isFalse(response.writableEnded)
+      assert.strictEqual(response.listenerCount("close"), 1)
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.deepStrictEqual(order, ["stream", "request"])
+    })
+  )
+
+  it.scopedLive("and has the FiberRefs and the trace of its handler", () =>
+    Effect.gen(function* () {
+      const seen = Effect.gen(function* () {
+        const annotations = yield* FiberRef.get(FiberRef.currentLogAnnotations)
+        const span = yield* Effect.currentParentSpan
+        return event(`${Option.getOrUndefined(HashMap.get(annotations, "user"))} ${span.traceId}`)
+      })
+      const annotate = HttpLayerRouter.middleware(Effect.annotateLogs("user", "ada")).layer
+      const port = yield* serve(
+        Layer.provide(
+          EventStreamRoute.layer("/", {}, () => Stream.fromEffect(seen)),
+          annotate
+        )
+      )
+      const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
+      const reader = yield* Effect.promise(() => get(port, "/", { traceparent: `00-${traceId}-00f067aa0ba902b7-01` }))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(reader.text(), `:\n\ndata: ada ${traceId}\n\n`)
+    })
+  )
+
+  it.scopedLive("and says in the log why it failed, not that its client left", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const logged = yield* Deferred.make<void>()
+      const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+        if (LogLevel.lessThan(logLevel, LogLevel.Info)) return
+        lines.push(`${logLevel.label} ${String(message)}: ${Cause.pretty(cause).split("\n")[0]}`)
+        Deferred.unsafeDone(logged, Effect.void)
+      })
+      const left = yield* Deferred.make<void>()
+      const port = yield* Effect.provide(
+        serve(
+          Layer.merge(
+            EventStreamRoute.layer("/left", {}, () => Stream.ensuring(Stream.never, Deferred.succeed(left, undefined))),
+            EventStreamRoute.layer("/fails", {}, () => Stream.fail("boom"))
+          )
+        ),
+        Logger.replace(Logger.defaultLogger, logger)
+      )
+      const reader = yield* Effect.promise(() => get(port, "/left"))
+      reader.leave()
+      yield* Deferred.await(left)
+      yield* Effect.promise(() => get(port, "/fails"))
+      yield* Deferred.await(logged)
+      assert.deepStrictEqual(lines, ["ERROR an event stream failed, and its connection was broken: Error: boom"])
+    })
+  )
+
+  it.scopedLive("or of its broadcast, which needs no fiber", () =>
+    Effect.gen(function* () {
+      const closed = yield* Deferred.make<void>()
+      const broadcast = yield* EventBroadcast.make()
+      const port = yield* serve(
+        EventStreamRoute.layer(
+          "/",
+          { accept: () => Effect.addFinalizer(() => Deferred.succeed(closed, undefined)) },
+          () => broadcast.subscribe()
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* broadcast.subscribers, 1)
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.strictEqual(yield* broadcast.subscribers, 0)
+    })
+  )
+})
+
+describe("slow readers of a socket", () => {
+  const big = event("x".repeat(100_000))
+
+  /** A client that has sent its request, and reads nothing before it is told to. */
+  const stall = (port: number, path: string): Effect.Effect<net.Socket, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const socket = net.connect(port, "127.0.0.1", () => socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`))
+        socket.on("error", () => {})
+        return socket.pause()
+      }),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+
+  const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
+  it.scopedLive("wait: the stream is not pulled until they read", () =>
+    Effect.gen(function* () {
+      let pulled = 0
+      const counted = Effect.sync(() => {
+        pulled++
+        return big
+      })
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => Stream.repeatEffect(counted)))
+      const socket = yield* stall(port, "/")
+      // What the kernel takes; then nothing changes any more.
+      for (let still = 0, before = 0; still < 200 || pulled === 0; before = pulled) {
+        yield* turn
+        still = pulled === before ? still + 1 : 0
+      }
+      const before = pulled
+      let bytes = 0
+      socket.on("data", (chunk) => {
+        bytes += chunk.length
+      })
+      socket.resume()
+      yield* Effect.repeat(turn, { until: () => pulled > before + 10 })
+      assert.isAtMost(before * 100_000, 32 * 1024 * 1024)
+      assert.isAbove(bytes, 1_000_000)
+    })
+  )
+
+  it.scopedLive("drop: they miss events, and the stream goes on", () =>
+    Effect.gen(function* () {
+      const before = (yield* Metric.value(EventStream.droppedEvents)).count
+      const endless = Stream.repeatEffect(Effect.as(turn, big))
+      const port = yield* serve(EventStreamRoute.layer("/", { slowReader: "drop" }, () => endless))
+      yield* stall(port, "/")
+      const dropped = Effect.map(Metric.value(EventStream.droppedEvents), ({ count }) => count - before)
+      yield* Effect.repeat(Effect.zipRight(turn, dropped), { until: (count) => count > 10 })
+    })
+  )
+
+  it.scopedLive("cut: their connection is broken, and the stream is over", () =>
+    Effect.gen(function* () {
+      const over = yield* Deferred.make<void>()
+      const endless = Stream.ensuring(Stream.repeatEffect(Effect.as(turn, big)), Deferred.succeed(over, undefined))
+      const port = yield* serve(EventStreamRoute.layer("/", { slowReader: "cut" }, () => endless))
+      const socket = yield* stall(port, "/")
+      const closed = new Promise<string>((resolve) => {
+        let text = ""
+        socket.on("close", () => resolve(text))
+        socket.on("data", (chunk) => {
+          text = (text + chunk.toString("latin1")).slice(-5)
+        })
+        socket.pause()
+      })
+      yield* Deferred.await(over)
+      socket.resume()
+      // Without the last chunk of the body, "0\r\n\r\n".
+      assert.notStrictEqual(yield* Effect.promise(() => closed), "0\r\n\r\n")
     })
   )
 })

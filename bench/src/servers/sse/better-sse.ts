@@ -14,7 +14,7 @@ const server = createServer(async (request, response) => {
   }
   const data = firehoseData(request.url)
   const run = (): void => {
-    while (!response.writableNeedDrain) session.push(data, "message")
+    while (!response.writableNeedDrain) session.push(data, "message", "0")
   }
   response.on("drain", run)
   run()

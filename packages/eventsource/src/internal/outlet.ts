@@ -128,6 +128,10 @@ const forgetFiber = (response: NodeResponse): void => {
  * for each call, with the head of the chunk in it, where `response.write` makes four.
  */
 class SocketOutlet implements Outlet {
+  // Known from the head on: to ask the response for each write was a tenth of a fan-out.
+  private chunked = false
+  private ended = false
+
   constructor(
     private readonly response: NodeResponse,
     private readonly socket: NodeSocket
@@ -136,13 +140,13 @@ class SocketOutlet implements Outlet {
   open(first: Wire) {
     this.socket.cork()
     this.response.flushHeaders()
+    this.chunked = this.response.chunkedEncoding === true
     this.write(first)
     this.socket.uncork()
   }
 
   write({ chunk, plain }: Wire) {
-    const { response, socket } = this
-    if (socket.writable && !response.writableEnded) socket.write(response.chunkedEncoding === true ? chunk : plain)
+    if (!this.ended && this.socket.writable) this.socket.write(this.chunked ? chunk : plain)
   }
 
   taken() {
@@ -163,16 +167,18 @@ class SocketOutlet implements Outlet {
   }
 
   end(patience?: number) {
+    this.ended = true
     if (patience !== undefined) resetAfter(this.socket, patience)
     this.response.end()
   }
 
   abort(done: () => void) {
     const { response, socket } = this
+    this.ended = true
     if (!socket.writable) {
       response.end()
       done()
-    } else if (response.chunkedEncoding === true) {
+    } else if (this.chunked) {
       // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
       // end, which tells it that the response is done, writes nothing any more.
       resetAfter(socket, patience)
