@@ -30,6 +30,13 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  "sse-progress": ["25 %", "50 %", "75 %", "done: /results/7"],
+  "sse-dashboard": [
+    'ada: orders {"count":0}, orders {"count":1}, orders {"count":2}, orders {"count":3}',
+    'bob: orders {"count":2}, orders {"count":3}'
+  ],
+  "sse-resume": ["one", "the server starts again", "two", "three"],
+  "sse-answer": ["You asked", "about", "the weather"],
   testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
 }
 

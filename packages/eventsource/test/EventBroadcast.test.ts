@@ -110,6 +110,43 @@ describe("as a response", () => {
     })
   )
 
+  it.scopedLive("who begins gets what comes first, and then all that is published from that moment on", () =>
+    Effect.gen(function* () {
+      const reading = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const broadcast = yield* EventBroadcast.make()
+      const first = Effect.as(Effect.zipRight(Deferred.succeed(reading, undefined), Deferred.await(go)), [
+        event("state")
+      ])
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => broadcast.subscribe("", { first })))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Deferred.await(reading)
+      yield* broadcast.publish(event("change"))
+      yield* turn
+      yield* Deferred.succeed(go, undefined)
+      yield* broadcast.publish(event("another"))
+      const whole = ":\n\ndata: state\n\ndata: change\n\ndata: another\n\n"
+      yield* Effect.promise(() => reader.until((text) => text === whole))
+      reader.leave()
+    })
+  )
+
+  it.live("with a log, what comes first is for who has no last event ID", () =>
+    Effect.gen(function* () {
+      const broadcast = yield* EventBroadcast.make({ log: yield* EventLog.memory() })
+      yield* broadcast.publish(event("old"))
+      const first = Effect.succeed([event("state")])
+      const dataOf = (lastEventId?: string) =>
+        broadcast.subscribe(lastEventId, { first }).pipe(
+          Stream.take(1),
+          Stream.runCollect,
+          Effect.map((events) => Chunk.toReadonlyArray(events).map((item) => item._tag === "Event" && item.event))
+        )
+      assert.deepStrictEqual(yield* dataOf(), ["message"])
+      assert.deepStrictEqual(yield* dataOf("unknown"), ["gap"])
+    })
+  )
+
   it.live("what is published while the log is read comes once, after the rest", () =>
     Effect.gen(function* () {
       const log = yield* EventLog.memory()

@@ -145,7 +145,7 @@ export class Decoder {
     const end = text.length
     let { event, id, lastEventId } = this
     while (true) {
-      const stop = feedAt < returnAt ? feedAt : returnAt
+      const stop = Math.min(feedAt, returnAt)
       const length = stop - start
       let after = stop + 1
       if (feedAt === after) after++
