@@ -6,7 +6,7 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import type * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
@@ -156,12 +156,12 @@ export const respond = <A, E, R, RS>(
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   if (!acceptsEventStream(request)) return Effect.succeed(notAcceptable)
-  if (openStreams?.isStopped() === true) return Effect.succeed(closing)
+  if (openStreams?.together.stopped === true) return Effect.succeed(closing)
   const direct = options.schema === undefined ? Direct.get(stream) : undefined
   const serving: Serving<unknown, R | RS> = {
     settings,
     context: direct === undefined ? (context as Context.Context<R | RS>) : (Context.empty() as Context.Context<any>),
-    openStreams: openStreams?.deliveries,
+    openStreams: openStreams?.together,
     source: direct ?? pulled(stream, write)
   }
   const answer = HttpServerResponse.stream(body(request, serving), {
@@ -179,7 +179,7 @@ export const respond = <A, E, R, RS>(
 interface Serving<E, R> {
   readonly settings: Delivery.Settings
   readonly context: Context.Context<R>
-  readonly openStreams: Set<Delivery.Delivery> | undefined
+  readonly openStreams: Delivery.Together | undefined
   readonly source: Direct.Subscribe<E, R>
 }
 
@@ -274,16 +274,9 @@ const headersOf = (request: HttpServerRequest.HttpServerRequest, options: Option
     "x-accel-buffering": "no",
     // With it, a server that stops need not wait for idle connections. HTTP/2 has no such header.
     ...(node !== undefined && Outlet.isHttp1(node) ? { connection: "close" } : undefined),
-    ...(options.headers === undefined ? undefined : Object.fromEntries(headerEntries(options.headers)))
+    ...Headers.fromInput(options.headers)
   }
 }
-
-const headerEntries = (
-  headers: Headers.Input
-): Iterable<readonly [string, string | ReadonlyArray<string> | undefined]> =>
-  Symbol.iterator in headers
-    ? Array.from(headers, ([name, value]) => [name.toLowerCase(), value] as const)
-    : Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value as string] as const)
 
 /**
  * The body: bytes for platforms that take them. In Node it has none: when the platform has written the head and runs the
@@ -401,9 +394,7 @@ export class OpenStreams extends Context.Tag("@effect-ws/eventsource/EventStream
     /** Ends them all, waits until their streams are finalized, and lets no other begin (503). */
     readonly stop: Effect.Effect<void>
     /** @internal */
-    readonly isStopped: () => boolean
-    /** @internal */
-    readonly deliveries: Set<Delivery.Delivery>
+    readonly together: Delivery.Together
   }
 >() {}
 
@@ -415,18 +406,16 @@ export class OpenStreams extends Context.Tag("@effect-ws/eventsource/EventStream
  */
 export const makeOpenStreams: Effect.Effect<OpenStreams["Type"], never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync((): OpenStreams["Type"] => {
-    const deliveries = new Set<Delivery.Delivery>()
-    let stopped = false
+    const together: Delivery.Together = { deliveries: new Set(), stopped: false }
     return {
-      count: Effect.sync(() => deliveries.size),
+      count: Effect.sync(() => together.deliveries.size),
       stop: Effect.suspend(() => {
-        stopped = true
-        const open = Array.from(deliveries)
+        together.stopped = true
+        const open = Array.from(together.deliveries)
         for (const delivery of open) delivery.stop()
         return Effect.forEach(open, (delivery) => delivery.gone, { discard: true })
       }),
-      isStopped: () => stopped,
-      deliveries
+      together
     }
   }),
   (openStreams) => openStreams.stop

@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs"
 import * as http from "node:http"
 import * as http2 from "node:http2"
+import * as https from "node:https"
 import * as net from "node:net"
 import {
   Cookies,
@@ -196,6 +198,36 @@ describe("over other protocols", () => {
         })
       )
       assert.strictEqual(bad.ended, "ECONNRESET")
+    })
+  )
+
+  it.scopedLive("TLS: a failing stream is one that lacks its end", () =>
+    Effect.gen(function* () {
+      const fixture = (name: string) => readFileSync(new URL(`../../node/test/fixtures/${name}`, import.meta.url))
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/two", {}, () => two),
+          EventStreamRoute.layer("/fail", {}, () => Stream.concat(two, Stream.fail("boom")))
+        ),
+        () => https.createServer({ cert: fixture("server.crt"), key: fixture("server.key") }) as unknown as http.Server
+      )
+      const read = (path: string) =>
+        Effect.promise(
+          () =>
+            new Promise<{ readonly text: string; readonly complete: boolean }>((resolve) => {
+              const ca = fixture("authority.crt")
+              https.get({ port, path, host: "127.0.0.1", agent: false, ca }, (response) => {
+                let text = ""
+                response.setEncoding("utf8").on("data", (chunk: string) => {
+                  text += chunk
+                })
+                response.on("error", () => {})
+                response.on("close", () => resolve({ text, complete: response.complete }))
+              })
+            })
+        )
+      assert.deepStrictEqual(yield* read("/two"), { text: twoText, complete: true })
+      assert.deepStrictEqual(yield* read("/fail"), { text: twoText, complete: false })
     })
   )
 
@@ -662,6 +694,57 @@ describe("a stream over HTTP/1 is detached from its request", () => {
       reader.leave()
       yield* Deferred.await(closed)
       assert.deepStrictEqual(order, ["stream", "request"])
+    })
+  )
+
+  it.scopedLive("also where a middleware gives it a Scope that it closes with the head", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const closed = yield* Deferred.make<void>()
+      const note = (what: string) => Effect.sync(() => order.push(what))
+      const stream = Stream.scoped(Effect.addFinalizer(() => note("stream"))).pipe(
+        Stream.flatMap(() => Stream.concat(two, Stream.never)),
+        Stream.ensuring(Deferred.succeed(closed, undefined))
+      )
+      yield* HttpRouter.empty.pipe(
+        HttpRouter.get("/", EventStream.response(stream)),
+        HttpServer.serveEffect((app) =>
+          Effect.scoped(
+            Effect.zipRight(
+              Effect.addFinalizer(() => note("head")),
+              app
+            )
+          )
+        )
+      )
+      const { address } = yield* HttpServer.HttpServer
+      const reader = yield* Effect.promise(() => get(address._tag === "TcpAddress" ? address.port : 0, "/"))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      assert.deepStrictEqual(order, ["head"])
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.deepStrictEqual(order, ["head", "stream"])
+    }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
+  )
+
+  it.live("and ended when all were stopped while it was about to begin", () =>
+    Effect.gen(function* () {
+      const about = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const wait = Effect.zipRight(Deferred.succeed(about, undefined), Deferred.await(go))
+      const streams = yield* Scope.extend(EventStream.makeOpenStreams, yield* Scope.make())
+      const handler = Effect.zipRight(
+        HttpApp.appendPreResponseHandler((_, response) => Effect.as(wait, response)),
+        EventStream.response(Stream.never)
+      ).pipe(Effect.provideService(EventStream.OpenStreams, streams))
+      const { port, shutdown } = yield* serveUntil(HttpLayerRouter.add("GET", "/", handler))
+      const reading = get(port, "/")
+      yield* Deferred.await(about)
+      yield* streams.stop
+      yield* Deferred.succeed(go, undefined)
+      assert.strictEqual(yield* Effect.promise(async () => (await reading).ended), "end")
+      yield* shutdown
+      assert.strictEqual(yield* streams.count, 0)
     })
   )
 

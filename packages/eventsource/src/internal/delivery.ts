@@ -33,11 +33,17 @@ export interface Settings {
   readonly allowance: Allowance
 }
 
+/** Deliveries that are stopped together, and whether they were. */
+export interface Together {
+  readonly deliveries: Set<Delivery>
+  stopped: boolean
+}
+
 /** Where a delivery is written, and who may end it. */
 export interface Place {
   readonly outlet: Outlet.Outlet
-  /** The open streams that are stopped together. */
-  readonly openStreams: Set<Delivery> | undefined
+  /** Those that are stopped together. */
+  readonly openStreams: Together | undefined
   /** What the server calls before it closes. */
   readonly beforeClose: Set<() => void> | undefined
 }
@@ -47,7 +53,7 @@ export const heartbeat: Wire = wire(Codec.heartbeat)
 export class Delivery {
   readonly subscriber: Subscriber
   private readonly outlet: Outlet.Outlet
-  private readonly openStreams: Set<Delivery> | undefined
+  private readonly openStreams: Together | undefined
   private readonly beforeClose: Set<() => void> | undefined
   private readonly ticker: Ticker.Ticker | undefined
   private leave: (() => void) | undefined
@@ -67,13 +73,18 @@ export class Delivery {
 
   /** Sends the first bytes, and subscribes. Answers what is to be run, if there is anything. */
   begin<E, R>({ first }: Settings, source: Direct.Subscribe<E, R>): Direct.Subscription<E, R>["run"] {
-    this.openStreams?.add(this)
+    this.openStreams?.deliveries.add(this)
     this.beforeClose?.add(this.stop)
     this.ticker?.join(this)
     this.outlet.open(first)
     const { leave, run } = source(this.subscriber)
     this.leave = leave
     return run
+  }
+
+  /** Ends one that was begun too late: while other pre-response handlers ran, all were stopped. */
+  stopIfLate(): void {
+    if (this.openStreams?.stopped === true) this.stop()
   }
 
   /** Ends the stream. */
@@ -113,7 +124,7 @@ export class Delivery {
 
   /** Nothing is left of it. */
   forget(): void {
-    this.openStreams?.delete(this)
+    this.openStreams?.deliveries.delete(this)
     for (const resume of this.waiting ?? []) resume()
     this.waiting = undefined
   }
@@ -121,7 +132,7 @@ export class Delivery {
   /** Waits until nothing is left of it. */
   get gone(): Effect.Effect<void> {
     return Effect.async<void>((resume) => {
-      if (this.openStreams?.has(this) !== true) resume(Effect.void)
+      if (this.openStreams?.deliveries.has(this) !== true) resume(Effect.void)
       else (this.waiting ??= []).push(() => resume(Effect.void))
     })
   }
@@ -149,6 +160,7 @@ export const serve = <E, R>(
       const delivery = new Delivery(place, settings, clock)
       delivery.fiber = fiber
       const run = delivery.begin(settings, source) ?? Direct.forever
+      delivery.stopIfLate()
       return Effect.onExit(Effect.provide(Effect.scoped(run), context), (exit) =>
         Effect.flatMap(delivery.end(exit), () => {
           delivery.forget()
@@ -163,7 +175,7 @@ export interface Request<R> {
   readonly clock: Clock.Clock
   readonly context: Context.Context<R>
   readonly refs: FiberRefs.FiberRefs
-  /** Closed when the delivery is over. */
+  /** The request's, which is closed when the delivery is over. */
   readonly scope: Scope.CloseableScope
   /** Calls back when the client has left, or the response is done. */
   readonly onClose: (left: () => void) => void
@@ -181,8 +193,8 @@ export const detach = <E, R>(
 ): void => {
   const delivery = new DetachedDelivery(place, settings, clock, scope)
   onClose(delivery.left)
-  const run = delivery.begin(settings, source)
-  delivery.start(run, Detached.runtime(context, scope, refs))
+  delivery.start(delivery.begin(settings, source), context, refs)
+  delivery.stopIfLate()
 }
 
 class DetachedDelivery extends Delivery {
@@ -198,9 +210,22 @@ class DetachedDelivery extends Delivery {
     super(place, settings, clock)
   }
 
-  start<E, R>(run: Effect.Effect<void, E, R> | undefined, runtime: Runtime.Runtime<R>): void {
-    if (run === undefined) this.runtime = runtime
-    else Runtime.runFork(runtime)(runIn(this, run)).addObserver((exit) => this.finish(exit))
+  /**
+   * The scope of the stream is its own: that of the request may be one which a middleware closes when the head is sent.
+   */
+  start<E, R>(
+    run: Effect.Effect<void, E, R | Scope.Scope> | undefined,
+    context: Context.Context<R>,
+    refs: FiberRefs.FiberRefs
+  ): void {
+    if (run === undefined) {
+      this.runtime = Detached.runtime(context, this.scope, refs)
+      return
+    }
+    const scope = Effect.runSync(Scope.make())
+    Runtime.runFork(Detached.runtime(context, scope, refs))(runIn(this, run)).addObserver((exit) =>
+      this.finish(exit, scope)
+    )
   }
 
   readonly left = (): void => this.interrupt(clientAbortFiberId)
@@ -210,12 +235,14 @@ class DetachedDelivery extends Delivery {
     else super.interrupt(by)
   }
 
-  private finish<E>(exit: Exit.Exit<void, E>): void {
+  private finish<E>(exit: Exit.Exit<void, E>, streamScope?: Scope.CloseableScope): void {
     const runtime = this.runtime ?? Detached.runtimeOf(this.fiber!)
     this.runtime = undefined
-    Runtime.runFork(runtime)(
-      Effect.zipRight(this.end(exit), Effect.zipRight(this.report(exit), Scope.close(this.scope, exit)))
-    ).addObserver(() => this.forget())
+    const closed = streamScope === undefined ? Effect.void : Scope.close(streamScope, exit)
+    const done = Effect.zipRight(closed, Scope.close(this.scope, exit))
+    Runtime.runFork(runtime)(Effect.zipRight(this.end(exit), Effect.zipRight(this.report(exit), done))).addObserver(
+      () => this.forget()
+    )
   }
 
   private report<E>(exit: Exit.Exit<void, E>): Effect.Effect<void> {
