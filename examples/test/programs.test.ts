@@ -30,6 +30,7 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  "sse-listen": ['1 {"n":1}', '2 {"n":2}', '3 {"n":3}', '4 {"n":4}', '5 {"n":5}'],
   "sse-progress": ["25 %", "50 %", "75 %", "done: /results/7"],
   "sse-dashboard": [
     'ada: orders {"count":0}, orders {"count":1}, orders {"count":2}, orders {"count":3}',

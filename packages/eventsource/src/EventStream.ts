@@ -223,7 +223,7 @@ const takeOver = <E, R>(
 ): Effect.Effect<void> =>
   Effect.withFiberRuntime((fiber) => {
     const refs = fiber.getFiberRefs()
-    return HttpApp.appendPreResponseHandler((request, response) =>
+    return HttpApp.appendPreResponseHandler((_, response) =>
       Effect.withFiberRuntime((fiber) => {
         if (response.body !== body || !Outlet.isOpen(node)) return Effect.succeed(response)
         node.writeHead(response.status, nodeHeaders(response))
@@ -232,7 +232,8 @@ const takeOver = <E, R>(
           Scope.Scope
         ) as Scope.CloseableScope
         HttpApp.ejectDefaultScopeClose(scope)
-        fiber.addObserver(Outlet.settle(request, node))
+        Outlet.settle(node)
+        fiber.addObserver(() => Outlet.forgetFiber(node))
         const place = { outlet: Outlet.fromNode(node), openStreams, beforeClose: Outlet.beforeClose(node) }
         Delivery.detach(place, settings, source, {
           clock: Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock),

@@ -34,7 +34,8 @@ import {
   Option,
   Schema,
   Scope,
-  Stream
+  Stream,
+  TestClock
 } from "effect"
 import { EventBroadcast, EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
 import { get, raw, serve, serveUntil } from "./support.js"
@@ -126,6 +127,39 @@ describe("a response over HTTP/1.1", () => {
       const reader = yield* Effect.promise(() => get(port, "/"))
       yield* Effect.promise(() => reader.until((text) => text.startsWith(":\n\n:\n\n:\n\n:\n\n")))
       reader.leave()
+    })
+  )
+
+  it.scoped("has a comment every 15 seconds, and none when that is off", () =>
+    Effect.gen(function* () {
+      const broadcast = yield* EventBroadcast.make()
+      const port = yield* serve(
+        Layer.merge(
+          EventStreamRoute.layer("/default", {}, () => broadcast.subscribe()),
+          EventStreamRoute.layer("/off", { keepAlive: false }, () => broadcast.subscribe())
+        )
+      )
+      const [reader, silent] = yield* Effect.promise(() => Promise.all([get(port, "/default"), get(port, "/off")]))
+      yield* Effect.promise(() => silent.until((text) => text === ":\n\n"))
+      for (const comments of [1, 2, 3]) {
+        yield* Effect.promise(() => reader.until((text) => text === ":\n\n".repeat(comments)))
+        yield* TestClock.adjust("15 seconds")
+      }
+      yield* broadcast.publish(event("a"))
+      yield* Effect.promise(() => silent.until((text) => text === ":\n\ndata: a\n\n"))
+      yield* Effect.promise(() => reader.until((text) => text === `${":\n\n".repeat(4)}data: a\n\n`))
+      for (const { leave } of [reader, silent]) leave()
+    })
+  )
+
+  it.scopedLive("has the status that is asked for, and headers instead of its own", () =>
+    Effect.gen(function* () {
+      const options = { status: 203, headers: { "Cache-Control": "no-store" } }
+      const port = yield* serve(EventStreamRoute.layer("/", options, () => two))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.status, 203)
+      assert.strictEqual(reader.headers["cache-control"], "no-store")
     })
   )
 
@@ -687,9 +721,8 @@ describe("a stream over HTTP/1 is detached from its request", () => {
       yield* Effect.promise(() => reader.until((text) => text === twoText))
       yield* Deferred.await(responded)
       assert.deepStrictEqual(order, [])
-      // Node's response is what the request shows, and nothing holds the request's fiber any more.
+      // Nothing holds the request's fiber any more.
       const response = NodeHttpServerRequest.toServerResponse(yield* Deferred.await(platform))
-      assert.isFalse(response.writableEnded)
       assert.strictEqual(response.listenerCount("close"), 1)
       reader.leave()
       yield* Deferred.await(closed)
@@ -724,6 +757,34 @@ describe("a stream over HTTP/1 is detached from its request", () => {
       reader.leave()
       yield* Deferred.await(closed)
       assert.deepStrictEqual(order, ["head", "stream"])
+    }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
+  )
+
+  const middlewares: ReadonlyArray<readonly [string, HttpMiddleware.HttpMiddleware]> = [
+    ["that makes a request of its own", HttpMiddleware.xForwardedHeaders],
+    ["that runs it in a fiber of its own", (app) => Effect.orDie(Effect.timeout(app, "1 minute"))],
+    ["that does both", (app) => HttpMiddleware.xForwardedHeaders(Effect.orDie(Effect.timeout(app, "1 minute")))],
+    ["that goes on after it", (app) => Effect.tap(app, () => Effect.yieldNow())]
+  ]
+
+  it.scopedLive.each(middlewares)("behind a middleware %s, too", ([, middleware]) =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const stream = Stream.ensuring(Stream.concat(two, Stream.never), Deferred.succeed(left, undefined))
+      yield* HttpRouter.empty.pipe(
+        HttpRouter.get("/", EventStream.response(stream)),
+        HttpRouter.get("/two", EventStream.response(two)),
+        HttpServer.serveEffect(middleware)
+      )
+      const { address } = yield* HttpServer.HttpServer
+      const port = address._tag === "TcpAddress" ? address.port : 0
+      const reader = yield* Effect.promise(() => get(port, "/", { "x-forwarded-host": "example.com" }))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      reader.leave()
+      yield* Deferred.await(left)
+      const whole = yield* Effect.promise(() => get(port, "/two", { "x-forwarded-host": "example.com" }))
+      assert.strictEqual(yield* Effect.promise(() => whole.ended), "end")
+      assert.strictEqual(whole.text(), twoText)
     }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
   )
 

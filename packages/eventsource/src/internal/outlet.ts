@@ -99,28 +99,28 @@ export const isOpen = (response: NodeResponse): boolean =>
   ownsSocket(response) && !response.writableEnded && !response.destroyed && !response.socket.destroyed
 
 /**
- * Lets the platform find the response ended when it is about to send it, which it does as soon as all pre-response handlers
- * have run. The function that this answers is for when it has.
+ * Lets the platform find the response ended, which it asks each time before it would send one: once when all pre-response
+ * handlers have run, and again behind middleware that made a request of its own. The response is itself again when it ends.
  */
-export const settle = (request: HttpServerRequest.HttpServerRequest, response: NodeResponse): (() => void) => {
-  const platform = request as unknown as { response: unknown }
-  const own = platform.response
-  platform.response = Object.create(response, { writableEnded: { value: true } })
-  return () => {
-    platform.response = own
-    // The platform adds its listener after the first run of the request's fiber, which may have been the only one.
-    queueMicrotask(() => forgetFiber(response))
-  }
+export const settle = (response: NodeResponse): void => {
+  Object.defineProperty(response, "writableEnded", { value: true, configurable: true })
+}
+
+const unsettle = (response: { writableEnded?: boolean }): void => {
+  delete response.writableEnded
 }
 
 /**
  * Takes the platform's listener off the response, which interrupts the fiber of the request when the client leaves. That has
  * ended, and would be kept as long as the connection lives: 5 KB. (Were it not recognised, nothing else would be wrong.)
  */
-const forgetFiber = (response: NodeResponse): void => {
-  for (const listener of response.listeners("close")) {
-    if (String(listener).includes("unsafeInterruptAsFork")) response.removeListener("close", listener)
-  }
+export const forgetFiber = (response: NodeResponse): void => {
+  // The platform adds it after the first run of the request's fiber, which may have been the only one.
+  queueMicrotask(() => {
+    for (const listener of response.listeners("close")) {
+      if (String(listener).includes("unsafeInterruptAsFork")) response.removeListener("close", listener)
+    }
+  })
 }
 
 /**
@@ -149,6 +149,11 @@ class SocketOutlet implements Outlet {
     if (!this.ended && this.socket.writable) this.socket.write(this.chunked ? chunk : plain)
   }
 
+  private close() {
+    this.ended = true
+    unsettle(this.response)
+  }
+
   taken() {
     // A write that the kernel took whole has called back already.
     return this.socket.writableLength === 0
@@ -167,14 +172,14 @@ class SocketOutlet implements Outlet {
   }
 
   end(patience?: number) {
-    this.ended = true
+    this.close()
     if (patience !== undefined) resetAfter(this.socket, patience)
     this.response.end()
   }
 
   abort(done: () => void) {
     const { response, socket } = this
-    this.ended = true
+    this.close()
     if (!socket.writable) {
       response.end()
       done()
