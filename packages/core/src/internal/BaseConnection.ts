@@ -17,7 +17,7 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
-import { runHere } from "./runHere.js"
+import { type Put, puts, runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
@@ -43,7 +43,6 @@ class Send extends Effectable.Class<void, ConnectionClosed> {
 }
 
 const nothing: Array<Message> = []
-const noChunk = Chunk.empty<Message>()
 
 /** The parts of a connection above the protocol. */
 export abstract class BaseConnection implements Flush.Flushable {
@@ -181,18 +180,18 @@ export abstract class BaseConnection implements Flush.Flushable {
   private awaitInputEffect: Effect.Effect<void> | undefined
 
   /** All that can be had at once. */
-  private takeAll(): Chunk.Chunk<Message> {
+  private takeAll(): ReadonlyArray<Message> {
     this.decodeMore()
     const { head, queue } = this
     if (head === queue.length) {
       this.caughtUp()
-      return noChunk
+      return nothing
     }
     this.queue = nothing
     this.head = 0
     this.queuedBytes = 0
     this.resumeReading()
-    return Chunk.unsafeFromArray(head === 0 ? queue : queue.slice(head))
+    return head === 0 ? queue : queue.slice(head)
   }
 
   /** One message, if there is one. */
@@ -235,8 +234,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   get messages(): Stream.Stream<Message, ConnectionError> {
     type Loop = Channel.Channel<Chunk.Chunk<Message>, unknown, ConnectionError, unknown, void, unknown>
     const loop: Loop = Channel.suspend((): Loop => {
-      const chunk = this.takeAll()
-      if (chunk.length > 0) return Channel.flatMap(Channel.write(chunk), () => loop)
+      const messages = this.takeAll()
+      if (messages.length > 0) return Channel.flatMap(Channel.write(Chunk.unsafeFromArray(messages)), () => loop)
       if (this.info !== undefined) return this.error === undefined ? Channel.void : Channel.fail(this.error)
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
@@ -245,9 +244,28 @@ export abstract class BaseConnection implements Flush.Flushable {
         Channel.suspend(() => {
           this.claim()
           return Channel.ensuring(loop, this.unclaim)
-        })
+        }),
+        (put) => this.runInto(put)
       )
     )
+  }
+
+  /** `Stream.run(messages, sink)` for the sink of a connection: what their Channels do, as one loop. */
+  private runInto(put: Put<Message, ConnectionClosed>): Effect.Effect<void, ConnectionError> {
+    return Effect.uninterruptibleMask((restore) => {
+      this.claim()
+      let running = true
+      const body = (): Effect.Effect<void, ConnectionError> => {
+        for (let messages = this.takeAll(); messages.length > 0; messages = this.takeAll()) {
+          const rest = put(messages)
+          if (rest !== undefined) return rest
+        }
+        if (this.info === undefined) return this.awaitInput
+        running = false
+        return this.error === undefined ? Effect.void : Effect.fail(this.error)
+      }
+      return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
+    })
   }
 
   get take(): Effect.Effect<Message, ConnectionError> {
@@ -559,7 +577,7 @@ export abstract class BaseConnection implements Flush.Flushable {
       onFailure: (cause) => Channel.failCause(cause),
       onDone: () => Channel.void
     })
-    return Sink.fromChannel(loop)
+    return Sink.fromChannel(puts(loop, (messages: ReadonlyArray<Message>) => this.sendChunk(messages)))
   }
 
   get sendFragments() {
