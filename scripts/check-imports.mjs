@@ -19,9 +19,14 @@ import { exportsProblems, packageOfSpecifier, readPackages, sourceOfSubpath, wor
 
 /** The files of packages/core/src/engine, lowest layer first. A file may import its own layer and those above it here. */
 const engineLayers = [
-  ["bytes", ["base64", "byteQueue", "byteWriter", "headerGrammar", "mask", "Natives", "random", "sha1", "utf8"]],
+  ["bytes", ["base64", "byteQueue", "byteWriter", "headerGrammar", "mask", "md5", "Natives", "random", "sha1", "utf8"]],
   ["codec", ["CloseCode", "Frame", "FrameDecoder", "FrameEncoder", "Limits", "MessageAssembler", "Opcode", "Rule"]],
-  ["protocol", ["Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]],
+  [
+    "protocol",
+    ["ConnectionProtocol", "Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]
+  ],
+  ["drafts", ["drafts/HixieDecoder", "drafts/HixieHandshake", "drafts/HixieProtocol"]],
+  ["roles", ["Endpoint", "ServerHandshake"]],
   ["index", ["index"]]
 ]
 

@@ -177,7 +177,7 @@ class Room implements Broadcast, Flush.Flushable {
       if (
         !selective &&
         member instanceof FramedConnection &&
-        member.role === "server" &&
+        hasSharedFrames(member) &&
         (this.slow === "wait" || member.unsafeBufferedBytes() + all.length <= this.allowance)
       ) {
         // The same memory for all: it is never written over.
@@ -197,12 +197,12 @@ class Room implements Broadcast, Flush.Flushable {
     return bytes
   }
 
-  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
+  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed, of a draft). */
   private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
     for (const { except, frame, message } of publications) {
       if ((except as unknown) === member || !member.unsafeIsOpen()) continue
       if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
-        if (member instanceof FramedConnection && member.role === "server") member.writeEncoded(frame)
+        if (member instanceof FramedConnection && hasSharedFrames(member)) member.writeEncoded(frame)
         else member.unsafeSend(message)
       } else if (this.slow === "drop") this.droppedCount++
       else {
@@ -213,6 +213,9 @@ class Room implements Broadcast, Flush.Flushable {
     }
   }
 }
+
+/** Whether all members of its kind get the same bytes. */
+const hasSharedFrames = (member: FramedConnection): boolean => member.role === "server" && !member.textOnly
 
 const internal = (connection: Connection): BaseConnection => {
   if (connection instanceof BaseConnection) return connection

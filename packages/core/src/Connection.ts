@@ -16,10 +16,11 @@ import type * as Sink from "effect/Sink"
 import type * as Stream from "effect/Stream"
 import type { Slab } from "./engine/byteWriter.js"
 import * as CloseCode from "./engine/CloseCode.js"
+import type { Version } from "./engine/Handshake.js"
 import * as Limits from "./engine/Limits.js"
 import type { Role } from "./engine/Protocol.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
-import { FramedConnection, type Settings } from "./internal/FramedConnection.js"
+import { FramedConnection, type Opened, type Settings } from "./internal/FramedConnection.js"
 import { nextMaskKey } from "./internal/maskKeys.js"
 import type { Kind, Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
@@ -31,6 +32,22 @@ import {
   ProtocolError
 } from "./WebSocketError.js"
 
+export type {
+  /**
+   * A version that a server speaks only where it is switched on: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Draft,
+  /**
+   * The version of the protocol: `"13"` is RFC 6455, the others are drafts of it.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Version
+} from "./engine/Handshake.js"
 export type {
   /**
    * Which rules apply: a client masks what it sends, a server must not.
@@ -49,6 +66,12 @@ export type {
  */
 export interface Connection {
   readonly role: Role
+  /**
+   * The version of the protocol, `"13"` unless drafts were switched on. Connections of hixie-76 and hixie-75 carry text only (to
+   * send bytes is a defect, or closes a member of a Broadcast), have neither `ping` (a defect) nor heartbeat, and their close frames
+   * no code: `closed` has 1005.
+   */
+  readonly version: Version
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
 
@@ -181,6 +204,8 @@ export interface Heartbeat {
 export interface MakeOptions extends Options {
   readonly role: Role
   readonly subprotocol?: string | undefined
+  /** Default `"13"`. The framing of `"8"` is the same. */
+  readonly version?: "13" | "8" | undefined
 }
 
 /**
@@ -193,7 +218,11 @@ export interface MakeOptions extends Options {
  * @category constructors
  */
 export const make = (transport: Transport, options: MakeOptions): Effect.Effect<Connection, never, Scope.Scope> =>
-  Effect.suspend(() => fromSettings(transport, settings(options, { role: options.role }), options.subprotocol))
+  Effect.suspend(() =>
+    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, {
+      version: options.version ?? "13"
+    })
+  )
 
 /**
  * What a platform adds to {@link Options}, once for all connections of a route or client.
@@ -210,6 +239,13 @@ export interface PlatformOptions {
 }
 
 export type {
+  /**
+   * What the opening handshake agreed on about the protocol: an accepted request of `ServerHandshake` is one.
+   *
+   * @since 0.1.0
+   * @category advanced
+   */
+  Opened,
   /**
    * Options with all defaults applied, made by {@link settings}.
    *
@@ -259,10 +295,11 @@ const defaultCleanCloseCodes = [CloseCode.normal, CloseCode.goingAway, CloseCode
 export const fromSettings = (
   transport: Transport,
   settings: Settings,
-  subprotocol: string | undefined
+  subprotocol: string | undefined,
+  opened?: Opened
 ): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock))),
+    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, opened))),
     leave
   )
 
@@ -276,12 +313,13 @@ export const unsafeStart = (
   transport: Transport,
   settings: Settings,
   subprotocol: string | undefined,
-  clock: Clock.Clock
+  clock: Clock.Clock,
+  opened?: Opened
 ): Connection => {
-  const connection = new FramedConnection(transport, settings, subprotocol, clock)
+  const connection = new FramedConnection(transport, settings, subprotocol, clock, opened)
   connection.start()
   const { heartbeat } = settings
-  if (heartbeat?.schedule !== undefined) {
+  if (heartbeat?.schedule !== undefined && !connection.textOnly) {
     connection.heartbeatFiber = Effect.runFork(
       Effect.withClock(connection.scheduledHeartbeat(heartbeat, heartbeat.schedule), clock)
     )

@@ -61,6 +61,8 @@ export interface ConnectOptions extends Connection.Options {
   readonly headers?: Headers.Input | undefined
   /** The `Origin` header. Default none, since only browsers must send it (RFC 6455 §4.1 item 8). */
   readonly origin?: string | undefined
+  /** The version of the protocol to ask for: 13 is RFC 6455 and the default, 8 what drafts 08 to 12 of it have. */
+  readonly version?: 13 | 8 | undefined
   /** How long each phase of opening may take; a timeout names the phase. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.DurationInput | undefined
   /** Deadlines of single phases, in place of `handshakeTimeout`. */
@@ -244,7 +246,10 @@ const open = (
               if (exit._tag === "Failure")
                 return Effect.zipRight(Scope.close(inner, exit), Effect.failCause(exit.cause))
               const { answer, transport } = exit.value
-              if (answer._tag === "Accepted") return Connection.fromSettings(transport, settings, answer.subprotocol)
+              if (answer._tag === "Accepted") {
+                const opened = { version: `${options.version ?? 13}` } as const
+                return Connection.fromSettings(transport, settings, answer.subprotocol, opened)
+              }
               return Effect.zipRight(Scope.close(inner, exit), follow(place, answer, redirects))
             })
           )

@@ -38,6 +38,7 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Handshake from "./engine/Handshake.js"
+import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
@@ -166,6 +167,11 @@ export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
   readonly subprotocols?: ReadonlyArray<string> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: OriginPolicy | undefined
+  /**
+   * Versions of the protocol besides 13 that are spoken here, chosen by the request's headers: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   * Default: those of the server, which are none unless it says so.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
   readonly responseHeaders?: Headers.Input | undefined
   /**
@@ -479,13 +485,14 @@ class Route {
   readonly respond: Responding = Effect.withFiberRuntime((fiber) => {
     const context = fiber.currentContext
     const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
-    const check = Handshake.checkRequest({
+    const upgrade = Upgrade.find(request)
+    const check = ServerHandshake.checkRequest({
       method: request.method,
       httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
-      headers: request.headers
+      headers: request.headers,
+      drafts: this.options.drafts ?? upgrade?.server.drafts
     })
     if (check._tag === "Rejected") return reject(check.status, check.body, check.headers)
-    const upgrade = Upgrade.find(request)
     if (upgrade === undefined) return cannotUpgrade
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
@@ -507,7 +514,7 @@ class Route {
   private decide(
     request: HttpServerRequest.HttpServerRequest,
     context: Context.Context<never>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
@@ -532,7 +539,7 @@ class Route {
   /** The 101, and what happens when it is sent. */
   private agree(
     fiber: Fiber.RuntimeFiber<any, any>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest,
     subject: RouteRequest<any, any, any>,
     answer?: unknown
@@ -545,12 +552,11 @@ class Route {
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const headers: Record<string, string> = {
-      upgrade: "websocket",
-      connection: "Upgrade",
-      "sec-websocket-accept": Handshake.acceptKey(check.key)
-    }
-    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    const target = subject.request.originalUrl
+    const own = ServerHandshake.responseHeaders(check, { subprotocol, target, secure: upgrade.secure })
+    if ("_tag" in own) return Effect.dieMessage(`the subprotocol ${subprotocol} is not a token`)
+    const headers: Record<string, string> = {}
+    for (const [name, value] of own) headers[name.toLowerCase()] = value
     let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
     if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
     response = HttpServerResponse.setHeaders(response, headers)
@@ -565,7 +571,7 @@ class Route {
     return Effect.as(
       HttpApp.appendPreResponseHandler((outer, final) =>
         // A middleware may have replaced the 101 by an ordinary response.
-        final.status === 101 ? this.begin(upgrade, outer, final, accepted, context, refs) : Effect.succeed(final)
+        final.status === 101 ? this.begin(upgrade, outer, final, check, accepted, context, refs) : Effect.succeed(final)
       ),
       response
     )
@@ -575,12 +581,13 @@ class Route {
     upgrade: Upgrade.UpgradeRequest,
     request: HttpServerRequest.HttpServerRequest,
     response: HttpServerResponse.HttpServerResponse,
+    check: ServerHandshake.AcceptedRequest,
     accepted: Accepted<any, any, any, any>,
     context: Context.Context<never>,
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
     return Effect.clockWith((clock) => {
-      const head = Handshake.formatResponse(101, "Switching Protocols", responseEntries(response))
+      const head = ServerHandshake.formatHead(check, responseEntries(response))
       if (typeof head !== "string") {
         return Effect.fail(
           new HttpServerError.ResponseError({
@@ -606,7 +613,8 @@ class Route {
         transport,
         this.settingsOf(server.platform),
         accepted.subprotocol,
-        clock
+        clock,
+        check
       )
       new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
         this.handle(connection, accepted),

@@ -77,6 +77,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   protected caughtUp(): void {
     this.resumeReading()
   }
+  /** Whether the peer's version of the protocol has no binary messages. */
+  get textOnly(): boolean {
+    return false
+  }
   protected abstract beginClose(code: number | undefined, reason: string): void
   protected abstract cut(): void
 
@@ -361,6 +365,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private sendNow(message: Message): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
+    if (typeof message !== "string" && this.textOnly) return Effect.dieMessage(noBinary)
     return this.mayPass ? this.putOut(message) : this.sendLater(message)
   }
 
@@ -383,6 +388,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     const count = messages.length
     if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
+    if (this.textOnly && messages.some(isBinary)) return Effect.dieMessage(noBinary)
     const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
     if (next < count) return this.sendChunkLater(messages, next)
     return this.isBelowMark ? undefined : this.awaitSent
@@ -426,6 +432,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
+    if (typeof message !== "string" && this.textOnly) throw new TypeError(noBinary)
     if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
@@ -447,6 +454,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** Puts a message out whatever waits, but not inside a message that is half out. */
   unsafeSend(message: Message): void {
+    if (typeof message !== "string" && this.textOnly) return this.unsafeClose(CloseCode.unsupportedData, noBinary)
     this.putBetweenMessages(() => {
       this.write(message)
       this.wrote()
@@ -531,6 +539,7 @@ export abstract class BaseConnection implements Flush.Flushable {
           return this.isBelowMark ? Effect.void : this.awaitSent
         }
         const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
+          if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
           if ((kind === "text") !== (typeof piece === "string")) {
             return Effect.dieMessage(`a ${kind} message is made of ${kind === "text" ? "strings" : "Uint8Arrays"}`)
           }
@@ -650,6 +659,9 @@ export const unsendable = (code: number, reason: string): string | undefined =>
     : portable.textByteLength(reason) > CloseCode.maxReasonBytes
       ? `a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`
       : undefined
+
+const noBinary = "the peer's version of the protocol has no binary messages"
+const isBinary = (message: Message): boolean => typeof message !== "string"
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1

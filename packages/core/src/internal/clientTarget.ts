@@ -23,6 +23,7 @@ export interface Wishes {
   readonly subprotocols?: ReadonlyArray<string> | undefined
   readonly headers?: PlatformHeaders.Input | undefined
   readonly origin?: string | undefined
+  readonly version?: 13 | 8 | undefined
 }
 
 const schemes: { readonly [scheme: string]: "ws:" | "wss:" | undefined } = {
@@ -143,6 +144,7 @@ export const request = (place: Place, wishes: Wishes, redirectable: boolean): Re
     key,
     subprotocols,
     origin: wishes.origin,
+    version: wishes.version,
     headers: place.headers
   })
   if (typeof text !== "string") return invalid(`${text.message} (${text.field})`, place.url)
