@@ -2,20 +2,27 @@
  * An echo server on every path: every message goes back with its kind.
  *
  *     PORT=9001 MAX_MESSAGE_BYTES=1048576 npm run -s example:echo
+ *
+ * `DRAFTS=1` switches on the versions of the protocol before RFC 6455.
  */
 import { createServer } from "node:http"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { WebSocketRoute } from "@effect-ws/core"
+import { type Connection, WebSocketRoute } from "@effect-ws/core"
 import { NodeWebSocketServer } from "@effect-ws/node"
 import { Config, Console, Effect, Layer, Stream } from "effect"
 
+const drafts: ReadonlyArray<Connection.Draft> = ["8", "hixie-76", "hixie-75"]
+
 const Echo = Layer.unwrapEffect(
   Effect.map(
-    Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)),
-    (maxMessageBytes) =>
+    Config.all([
+      Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)),
+      Config.boolean("DRAFTS").pipe(Config.withDefault(false))
+    ]),
+    ([maxMessageBytes, all]) =>
       // #region echo
-      WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any" }, (socket) =>
+      WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any", drafts: all ? drafts : [] }, (socket) =>
         Stream.run(socket.messages, socket.sink)
       )
     // #endregion
