@@ -23,7 +23,16 @@ const engineLayers = [
   ["codec", ["CloseCode", "Frame", "FrameDecoder", "FrameEncoder", "Limits", "MessageAssembler", "Opcode", "Rule"]],
   [
     "protocol",
-    ["ConnectionProtocol", "Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]
+    [
+      "ConnectionProtocol",
+      "Extension",
+      "Handshake",
+      "HttpBody",
+      "HttpHead",
+      "HttpResponse",
+      "PerMessageDeflate",
+      "Protocol"
+    ]
   ],
   ["drafts", ["drafts/HixieDecoder", "drafts/HixieHandshake", "drafts/HixieProtocol"]],
   ["roles", ["Endpoint", "ServerHandshake"]],

@@ -12,17 +12,12 @@ import { type Connection, WebSocketRoute } from "@effect-ws/core"
 import { NodeWebSocketServer } from "@effect-ws/node"
 import { Config, Console, Effect, Layer, Stream } from "effect"
 
-const drafts: ReadonlyArray<Connection.Draft> = ["8", "hixie-76", "hixie-75"]
-
 const Echo = Layer.unwrapEffect(
   Effect.map(
-    Config.all([
-      Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)),
-      Config.boolean("DRAFTS").pipe(Config.withDefault(false))
-    ]),
-    ([maxMessageBytes, all]) =>
+    Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000)),
+    (maxMessageBytes) =>
       // #region echo
-      WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any", drafts: all ? drafts : [] }, (socket) =>
+      WebSocketRoute.layer("/*", { maxMessageBytes, origins: "any" }, (socket) =>
         Stream.run(socket.messages, socket.sink)
       )
     // #endregion
@@ -37,7 +32,11 @@ const Ready = Layer.effectDiscard(
 
 const Server = NodeWebSocketServer.layerConfig(createServer, {
   port: Config.integer("PORT").pipe(Config.withDefault(9001)),
-  host: Config.succeed("127.0.0.1")
+  host: Config.succeed("127.0.0.1"),
+  drafts: Config.boolean("DRAFTS").pipe(
+    Config.withDefault(false),
+    Config.map((all): ReadonlyArray<Connection.Draft> => (all ? ["8", "hixie-76", "hixie-75"] : []))
+  )
 })
 
 HttpLayerRouter.serve(Echo, { disableLogger: true, disableListenLog: true }).pipe(

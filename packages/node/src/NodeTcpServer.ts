@@ -9,13 +9,12 @@
  *
  * @since 0.1.0
  */
-import { STATUS_CODES } from "node:http"
 import type * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { ServeError } from "@effect/platform/HttpServerError"
 import { Connection, WebSocketError, type WebSocketRoute } from "@effect-ws/core"
-import { Handshake, HttpHead, ServerHandshake } from "@effect-ws/core/engine"
+import { Handshake, HttpHead, HttpResponse, ServerHandshake } from "@effect-ws/core/engine"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -104,20 +103,12 @@ export interface AcceptOptions {
 }
 
 /**
- * An ordinary response. `Content-Length` and `Connection: close` are added to its headers; a text is `text/plain` unless they say
- * something else.
+ * An ordinary response: see `HttpResponse` of the engine.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Response {
-  /** 200 to 599. */
-  readonly status: number
-  /** Default: the usual one. */
-  readonly reason?: string | undefined
-  readonly headers?: Handshake.Headers | ReadonlyArray<Handshake.HeaderEntry> | undefined
-  readonly body?: string | Uint8Array | undefined
-}
+export type Response = HttpResponse.HttpResponse
 
 /**
  * The request could not be accepted; it has been answered with `status`.
@@ -550,34 +541,10 @@ const plain = (status: number, detail: string): Response => ({
   body: `${detail}\n`
 })
 
-/** Headers that say where the message ends, which is ours to say. */
-const framing: ReadonlySet<string> = new Set(["connection", "content-length", "transfer-encoding"])
-
 /** Writes a response, and ends our side. */
 const writeResponse = (duplex: Duplex, response: Response, method: string): Handshake.FormatError | undefined => {
-  const { body = "", headers = [], reason = STATUS_CODES[response.status] ?? "", status } = response
-  if (status < 200) return { _tag: "FormatError", field: "status", message: "a response has a status from 200 on" }
-  const given = Symbol.iterator in headers ? headers : Object.entries(headers)
-  const entries: Array<Handshake.HeaderEntry> = []
-  let typed = body.length === 0
-  for (const [name, value] of given) {
-    if (value === undefined) continue
-    const lower = name.toLowerCase()
-    if (framing.has(lower)) return { _tag: "FormatError", field: lower, message: "it can't be given" }
-    if (lower === "content-type") typed = true
-    entries.push([name, value])
-  }
-  const bytes = typeof body === "string" ? Buffer.from(body) : body
-  if (!typed && typeof body === "string") entries.push(["Content-Type", "text/plain; charset=utf-8"])
-  // RFC 9110 §8.6: no length where there is no body by definition
-  if (status !== 204 && status !== 304) entries.push(["Content-Length", String(bytes.length)])
-  entries.push(["Connection", "close"])
-  const head = Handshake.formatResponse(status, reason, entries)
-  if (typeof head !== "string") return head
-  if (!duplex.writable) return undefined
-  duplex.write(head, "latin1")
-  // RFC 9110 §9.3.2, §15.3.5, §15.4.5
-  if (method === "HEAD" || status === 204 || status === 304) duplex.end()
-  else duplex.end(bytes)
+  const bytes = HttpResponse.encode(response, method)
+  if (!(bytes instanceof Uint8Array)) return bytes
+  if (duplex.writable) duplex.end(bytes)
   return undefined
 }

@@ -489,6 +489,7 @@ describe("other servers and streams", () => {
       const fixture = (name: string) => readFileSync(new URL(`./fixtures/${name}`, import.meta.url))
       const { port, stop } = yield* listen(acceptEcho, {
         drafts: ["hixie-75"],
+        drainTimeout: 20,
         createServer: () => Tls.createServer({ cert: fixture("server.crt"), key: fixture("server.key") })
       })
       // One that never finishes its TLS handshake does not hold up the end.

@@ -18,6 +18,7 @@ export interface ConnectionProtocol
     | "output"
     | "paused"
     | "ping"
+    | "pong"
     | "proceed"
     | "receive"
     | "resume"

@@ -40,7 +40,7 @@ export interface HeartbeatSettings {
   readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
 }
 
-/** What the opening handshake agreed on about the protocol. */
+/** What the opening handshake agreed on about the protocol. @since 0.1.0 */
 export interface Opened {
   readonly version: Version
   /** The first half of hixie-76's challenge. */

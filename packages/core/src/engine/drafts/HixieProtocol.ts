@@ -125,6 +125,11 @@ export class HixieProtocol implements ConnectionProtocol {
     return false
   }
 
+  /** There are no pongs: always `false`. */
+  pong(): boolean {
+    return false
+  }
+
   /**
    * Begins the closing handshake; the code and the reason stay here. hixie-75 ends our direction of the transport and waits for the
    * peer's. While the challenge is open, or in the middle of a message, whose end the closing frame would seem to be, the transport
@@ -171,6 +176,8 @@ export class HixieProtocol implements ConnectionProtocol {
 
   closeTimerFired(): ReadonlyArray<Action> {
     if (this.state._tag === "Ending") return this.proceed()
+    // The deadline of the challenge, which was kept
+    if (this.state._tag === "Open" && !this.opening) return noActions
     return [...this.lose(), { _tag: "AbortTransport" }]
   }
 
