@@ -374,6 +374,7 @@ describe("a server with drafts", () => {
               Effect.sync(() => socket.unsafeTrySend(bytes)),
               Stream.run(Stream.make("x", bytes), socket.sink),
               socket.sendFragments("binary", Stream.make(bytes)),
+              socket.sendFragments("binary", Stream.empty),
               socket.ping()
             ]
             const exits = yield* Effect.forEach(attempts, Effect.exit)
@@ -386,7 +387,7 @@ describe("a server with drafts", () => {
         )
       )
       const client = yield* open76(port, "/bytes")
-      assert.deepStrictEqual(yield* Deferred.await(defects), Array(7).fill(true))
+      assert.deepStrictEqual(yield* Deferred.await(defects), Array(8).fill(true))
       yield* expectBytes(client, Buffer.concat([text("ab"), Buffer.of(0xff, 0)]))
     })
   )

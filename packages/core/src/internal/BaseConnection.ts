@@ -527,6 +527,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     kind: Kind,
     pieces: Stream.Stream<Message, E, R>
   ): Effect.Effect<void, E | ConnectionClosed, R> {
+    if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.takeTurn(restore), () => {
         let first = true
@@ -539,7 +540,6 @@ export abstract class BaseConnection implements Flush.Flushable {
           return this.isBelowMark ? Effect.void : this.awaitSent
         }
         const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
-          if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
           if ((kind === "text") !== (typeof piece === "string")) {
             return Effect.dieMessage(`a ${kind} message is made of ${kind === "text" ? "strings" : "Uint8Arrays"}`)
           }
