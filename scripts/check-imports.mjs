@@ -25,12 +25,13 @@ const engineLayers = [
     "protocol",
     [
       "ConnectionProtocol",
+      "deflateParameters",
+      "ExtendedOutput",
       "Extension",
       "Handshake",
       "HttpBody",
       "HttpHead",
       "HttpResponse",
-      "PerMessageDeflate",
       "Protocol"
     ]
   ],

@@ -16,7 +16,9 @@ import type * as Sink from "effect/Sink"
 import type * as Stream from "effect/Stream"
 import type { Slab } from "./engine/byteWriter.js"
 import * as CloseCode from "./engine/CloseCode.js"
+import type * as Extension from "./engine/Extension.js"
 import type { Version } from "./engine/Handshake.js"
+import type { ExtensionOffer } from "./engine/headerGrammar.js"
 import * as Limits from "./engine/Limits.js"
 import type { Role } from "./engine/Protocol.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
@@ -74,6 +76,8 @@ export interface Connection {
   readonly version: Version
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
+  /** The extensions that were agreed on, in the order in which they transform what is sent. RFC 6455 §9. */
+  readonly extensions: ReadonlyArray<ExtensionOffer>
 
   /**
    * The peer's messages in order, all that one received chunk held as one `Chunk`. One consumer at a time; a second one
@@ -105,6 +109,9 @@ export interface Connection {
    * `ConnectionClosed` once the closing handshake began or the transport is lost; never hangs.
    */
   readonly send: (message: Message) => Effect.Effect<void, ConnectionClosed>
+
+  /** {@link Connection.send} with wishes for this message. */
+  readonly sendWith: (message: Message, options: SendOptions) => Effect.Effect<void, ConnectionClosed>
 
   /** Sends several messages like {@link Connection.send}, together in as few writes as there is room for. */
   readonly sendAll: (messages: Iterable<Message>) => Effect.Effect<void, ConnectionClosed>
@@ -154,6 +161,20 @@ export interface Connection {
 }
 
 /**
+ * Wishes for one message.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SendOptions {
+  /**
+   * Whether an extension that compresses takes the message: `false` spares the work for what is compressed already, `true` compresses
+   * what is smaller than its threshold. Without such an extension nothing changes. Default: as the extension is set up.
+   */
+  readonly compress?: boolean | undefined
+}
+
+/**
  * Options that both roles have. Sizes are bytes.
  *
  * @since 0.1.0
@@ -164,11 +185,14 @@ export interface Options {
   readonly maxMessageBytes?: number | undefined
   /** Messages decoded ahead of the consumer before reading pauses. Default 16. */
   readonly maxQueuedMessages?: number | undefined
-  /** Bytes of messages decoded ahead of the consumer before reading pauses. Default 1 MiB. */
+  /** Bytes of messages (of text: UTF-16 code units) decoded ahead of the consumer before reading pauses. Default 1 MiB. */
   readonly maxQueuedBytes?: number | undefined
   /** Automatic pongs that wait for a transport which takes no more; one more closes with 1008. Default 60. */
   readonly maxPendingPongs?: number | undefined
-  /** Bytes that may wait to leave before `send` waits. Default 128 KiB. */
+  /**
+   * Bytes that may wait to leave before `send` waits. Default 128 KiB. What one call of `sendAll` or `sink` puts out at once is
+   * estimated, with text as UTF-16 code units: it may be up to three times as much.
+   */
   readonly highWaterMark?: number | undefined
   /** How long the closing handshake may take before the transport is cut. Default 10 seconds. */
   readonly closeTimeout?: Duration.DurationInput | undefined
@@ -206,6 +230,8 @@ export interface MakeOptions extends Options {
   readonly subprotocol?: string | undefined
   /** Default `"13"`. The framing of `"8"` is the same. */
   readonly version?: "13" | "8" | undefined
+  /** What the opening handshake agreed on. Default: no extensions. */
+  readonly extensions?: ReadonlyArray<Extension.Agreed> | undefined
 }
 
 /**
@@ -219,7 +245,7 @@ export interface MakeOptions extends Options {
  */
 export const make = (transport: Transport, options: MakeOptions): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.suspend(() =>
-    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, {
+    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, options.extensions, {
       version: options.version ?? "13"
     })
   )
@@ -296,12 +322,17 @@ export const fromSettings = (
   transport: Transport,
   settings: Settings,
   subprotocol: string | undefined,
+  extensions?: ReadonlyArray<Extension.Agreed>,
   opened?: Opened
 ): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, opened))),
+    Effect.clockWith((clock) =>
+      Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, extensions, opened))
+    ),
     leave
   )
+
+const noExtensions: ReadonlyArray<Extension.Agreed> = []
 
 /**
  * Starts a connection that no Scope ends: the caller must {@link leave} it.
@@ -314,9 +345,10 @@ export const unsafeStart = (
   settings: Settings,
   subprotocol: string | undefined,
   clock: Clock.Clock,
+  extensions: ReadonlyArray<Extension.Agreed> = noExtensions,
   opened?: Opened
 ): Connection => {
-  const connection = new FramedConnection(transport, settings, subprotocol, clock, opened)
+  const connection = new FramedConnection(transport, settings, subprotocol, clock, extensions, opened)
   connection.start()
   const { heartbeat } = settings
   if (heartbeat?.schedule !== undefined && !connection.textOnly) {

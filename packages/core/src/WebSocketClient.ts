@@ -13,6 +13,7 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Connection from "./Connection.js"
+import type * as Extension from "./engine/Extension.js"
 import { type Answer, Deadline, HandshakeTransport } from "./internal/clientHandshake.js"
 import { WebSocketClient } from "./internal/clientService.js"
 import * as ClientTarget from "./internal/clientTarget.js"
@@ -63,6 +64,11 @@ export interface ConnectOptions extends Connection.Options {
   readonly origin?: string | undefined
   /** The version of the protocol to ask for: 13 is RFC 6455 and the default, 8 what drafts 08 to 12 of it have. */
   readonly version?: 13 | 8 | undefined
+  /**
+   * Extensions to offer, the ones wanted most first; see `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default:
+   * none. `layerGlobal` leaves them to the platform. RFC 6455 §9.
+   */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** How long each phase of opening may take; a timeout names the phase. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.DurationInput | undefined
   /** Deadlines of single phases, in place of `handshakeTimeout`. */
@@ -248,7 +254,7 @@ const open = (
               const { answer, transport } = exit.value
               if (answer._tag === "Accepted") {
                 const opened = { version: `${options.version ?? 13}` } as const
-                return Connection.fromSettings(transport, settings, answer.subprotocol, opened)
+                return Connection.fromSettings(transport, settings, answer.subprotocol, answer.extensions, opened)
               }
               return Effect.zipRight(Scope.close(inner, exit), follow(place, answer, redirects))
             })

@@ -14,7 +14,7 @@ import type { Duplex } from "node:stream"
 import * as Tls from "node:tls"
 import { ServeError } from "@effect/platform/HttpServerError"
 import { Connection, WebSocketError, type WebSocketRoute } from "@effect-ws/core"
-import { Handshake, HttpHead, HttpResponse, ServerHandshake } from "@effect-ws/core/engine"
+import { Extension, Handshake, HttpHead, HttpResponse, ServerHandshake } from "@effect-ws/core/engine"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -38,6 +38,11 @@ import * as NodeTransport from "./NodeTransport.js"
 export interface Options extends Connection.Options {
   /** Supported subprotocols, best first; the first that the client offers too is agreed. Default none. */
   readonly subprotocols?: ReadonlyArray<string> | undefined
+  /**
+   * Extensions that are agreed to when a client offers them; see `Engine.Extension`, and `PermessageDeflate`. Default none. RFC 6455
+   * §9.
+   */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: WebSocketRoute.OriginPolicy | undefined
   /** Versions of the protocol besides 13: `"8"`, `"hixie-76"`, `"hixie-75"`. Default none. */
@@ -220,6 +225,8 @@ class Shared {
   pendingHeads = 0
 
   constructor(readonly options: Options) {
+    const misuse = Extension.misuse(options.extensions ?? [])
+    if (misuse !== undefined) throw new TypeError(misuse)
     this.settings = Connection.settings(options, { role: "server", slab })
     this.headTimeout = Duration.decode(options.headTimeout ?? "10 seconds")
     this.handlerTimeout = Duration.decode(options.handlerTimeout ?? "10 seconds")
@@ -466,7 +473,8 @@ class TcpRequest implements Request {
         options.subprotocol === undefined
           ? Handshake.selectSubprotocol(offered, subprotocols ?? [])
           : offered.find((name) => name === options.subprotocol)
-      const agreement = { subprotocol, target: this.target, secure: isSecure(this.duplex, this.headers) }
+      const extensions = Extension.negotiate(this.shared.options.extensions ?? [], handshake.extensions)
+      const agreement = { subprotocol, extensions, target: this.target, secure: isSecure(this.duplex, this.headers) }
       const head = ServerHandshake.formatAccept(handshake, agreement, options.headers)
       if (typeof head !== "string") {
         this.write(plain(500, "The server failed."))
@@ -478,7 +486,7 @@ class TcpRequest implements Request {
           const transport = NodeTransport.fromDuplex(this.duplex, this.rest)
           this.duplex.write(head, "latin1")
           return Effect.tap(
-            Connection.fromSettings(transport, this.shared.settings, subprotocol, handshake),
+            Connection.fromSettings(transport, this.shared.settings, subprotocol, extensions, handshake),
             (connection) => this.watch(connection)
           )
         })

@@ -5,7 +5,7 @@ import { Duplex, PassThrough } from "node:stream"
 import * as Tls from "node:tls"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "@effect-ws/core"
-import { NodeTcpServer, NodeWebSocketClient } from "@effect-ws/node"
+import { NodeTcpServer, NodeWebSocketClient, PermessageDeflate } from "@effect-ws/node"
 import { Cause, Deferred, Effect, Exit, Fiber, LogLevel, Queue, Scope, Stream } from "effect"
 import {
   clientText,
@@ -482,6 +482,23 @@ describe("the end", () => {
     })
   )
 })
+
+it.scopedLive("extensions are agreed on", () =>
+  Effect.gen(function* () {
+    const { port } = yield* listen(acceptEcho, { extensions: [PermessageDeflate.small] })
+    const url = `ws://127.0.0.1:${port}/`
+    const socket = yield* NodeWebSocketClient.connect(url, { extensions: [PermessageDeflate.small] })
+    assert.deepStrictEqual(
+      socket.extensions.map(({ name }) => name),
+      ["permessage-deflate"]
+    )
+    const text = "again and ".repeat(1000)
+    yield* socket.send(text)
+    assert.strictEqual(yield* socket.take, text)
+    const plain = yield* NodeWebSocketClient.connect(url)
+    assert.deepStrictEqual(plain.extensions, [])
+  })
+)
 
 describe("other servers and streams", () => {
   it.scopedLive("TLS", () =>

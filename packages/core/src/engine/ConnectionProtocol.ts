@@ -11,9 +11,11 @@ export interface ConnectionProtocol
   extends Pick<
     Protocol,
     | "blocked"
+    | "busy"
     | "close"
     | "closeTimerFired"
     | "drained"
+    | "encodeKey"
     | "limits"
     | "output"
     | "paused"
@@ -21,12 +23,14 @@ export interface ConnectionProtocol
     | "pong"
     | "proceed"
     | "receive"
+    | "reserve"
     | "resume"
     | "send"
     | "sendEncoded"
     | "sendFragment"
     | "transportClosed"
     | "transportEnded"
+    | "waitingBytes"
   > {
   readonly state: Protocol["state"]
   /**

@@ -12,13 +12,14 @@
 import { portableSlab, type Slab } from "./byteWriter.js"
 import * as CloseCode from "./CloseCode.js"
 import type { ConnectionProtocol } from "./ConnectionProtocol.js"
+import * as Extension from "./Extension.js"
 import * as Handshake from "./Handshake.js"
 import * as HttpHead from "./HttpHead.js"
 import * as HttpResponse from "./HttpResponse.js"
 import * as Limits from "./Limits.js"
 import { portable } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
-import { type Action, type Message, Protocol, type State } from "./Protocol.js"
+import { type Action, type Message, Protocol, type Role, type State } from "./Protocol.js"
 import * as ServerHandshake from "./ServerHandshake.js"
 
 /**
@@ -65,6 +66,13 @@ export interface Options {
   readonly limits?: Partial<Limits.Limits> | undefined
   /** Where frames are written; default: one slab per thread in plain JavaScript. */
   readonly slab?: Slab | undefined
+  /** Extensions to offer, or to agree to. Default none. Those that are at odds with each other throw (`Extension.misuse`). */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
+  /**
+   * Called when an extension finished what it could not do at once, never from within another call: there may be bytes to `take`,
+   * input that `resume` goes on with, and these events. Needed with extensions that take their time.
+   */
+  readonly onProgress?: ((events: ReadonlyArray<Event>) => void) | undefined
 }
 
 /**
@@ -116,14 +124,18 @@ export abstract class Endpoint {
   protected failed = false
   protected readonly slab: Slab
   protected readonly limits: Limits.Limits
+  protected readonly extensions: ReadonlyArray<Extension.Extension>
   /** Bytes of the handshake that are to be written. */
   protected outgoing: Array<Uint8Array> = []
   /** What is to be sent when the connection is open. */
   private queue: Array<(protocol: ConnectionProtocol) => void> = []
 
-  constructor(options: Options) {
-    this.slab = options.slab ?? portableSlab
-    this.limits = { ...Limits.defaults, ...options.limits }
+  constructor(private readonly common: Options) {
+    this.extensions = common.extensions ?? []
+    const misuse = Extension.misuse(this.extensions)
+    if (misuse !== undefined) throw new TypeError(misuse)
+    this.slab = common.slab ?? portableSlab
+    this.limits = { ...Limits.defaults, ...common.limits }
   }
 
   /** Received bytes, which are the engine's from now on; the budget is that of `Protocol.receive`. */
@@ -142,6 +154,11 @@ export abstract class Endpoint {
   /** Whether input is held back by a budget; `resume` goes on with it, and no more may be received before. */
   get paused(): boolean {
     return this.protocol?.paused === true
+  }
+
+  /** Whether an extension works on a received message: nothing may be received or resumed until `onProgress`. */
+  get busy(): boolean {
+    return this.protocol?.busy === true
   }
 
   /** Decodes more of the input that was held back. */
@@ -232,14 +249,25 @@ export abstract class Endpoint {
     return then === undefined ? [failed] : [failed, then]
   }
 
+  /** What the protocol is made with. */
+  protected protocolOptions(agreed: ReadonlyArray<Extension.Agreed>, role: Role) {
+    const { onProgress } = this.common
+    return {
+      limits: this.limits,
+      slab: this.slab,
+      pipeline: Extension.open(agreed, { role }),
+      onProgress: onProgress && ((actions: ReadonlyArray<Action>) => onProgress(events(actions)))
+    }
+  }
+
   /** The handshake is done: what waited is sent, and what came behind it is decoded. */
-  protected open(protocol: ConnectionProtocol, opened: Event, rest: ReadonlyArray<Uint8Array>): ReadonlyArray<Event> {
+  protected open(protocol: ConnectionProtocol, opened: Event, rest: Uint8Array): ReadonlyArray<Event> {
     this.protocol = protocol
     for (const send of this.queue) send(protocol)
     this.queue = []
     const list: Array<Event> = [opened]
     if (protocol.opening === true) list.push({ _tag: "StartCloseTimer" })
-    for (const chunk of rest) list.push(...events(protocol.receive(chunk)))
+    if (rest.length > 0) list.push(...events(protocol.receive(rest)))
     return list
   }
 }
@@ -312,11 +340,13 @@ export class ServerEndpoint extends Endpoint {
     const { head, handshake } = this.waiting()
     if (handshake._tag === "Rejected") throw new TypeError(`the request is no handshake: ${handshake.body}`)
     const { headers, secure, subprotocol } = options
-    const text = ServerHandshake.formatAccept(handshake, { subprotocol, secure, target: head.target }, headers)
+    const extensions = Extension.negotiate(this.extensions, handshake.extensions)
+    const agreement = { subprotocol, extensions, secure, target: head.target }
+    const text = ServerHandshake.formatAccept(handshake, agreement, headers)
     if (typeof text !== "string") throw new TypeError(`${text.field}: ${text.message}`)
     this.outgoing.push(HttpHead.encode(text))
-    const protocol = ServerHandshake.makeProtocol(handshake, { limits: this.limits, slab: this.slab })
-    const { rest } = this
+    const protocol = ServerHandshake.makeProtocol(handshake, this.protocolOptions(extensions, "server"))
+    const rest = concat(this.rest)
     this.rest = []
     this.request = undefined
     return this.open(protocol, { _tag: "Open", version: handshake.version, subprotocol, head: undefined }, rest)
@@ -343,6 +373,17 @@ export class ServerEndpoint extends Endpoint {
     if (!(bytes instanceof Uint8Array)) throw new TypeError(`${bytes.field}: ${bytes.message}`)
     this.outgoing.push(bytes)
   }
+}
+
+const concat = (chunks: ReadonlyArray<Uint8Array>): Uint8Array => {
+  if (chunks.length === 1) return chunks[0]!
+  const bytes = new Uint8Array(chunks.reduce((size, chunk) => size + chunk.length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, at)
+    at += chunk.length
+  }
+  return bytes
 }
 
 /** The parser had its own. */
@@ -373,11 +414,13 @@ const maxInterimResponses = 10
 export class ClientEndpoint extends Endpoint {
   private parser = HttpHead.make("response")
   private interim = 0
+  private readonly offered: ReadonlyArray<Extension.Offered>
 
   /** @internal */
   constructor(private readonly options: ClientOptions) {
     super(options)
-    const text = Handshake.formatRequest(options.request)
+    this.offered = Extension.offer(this.extensions)
+    const text = Handshake.formatRequest({ ...options.request, extensions: this.offered })
     if (typeof text !== "string") throw new TypeError(`${text.field}: ${text.message}`)
     this.outgoing.push(HttpHead.encode(text))
   }
@@ -400,12 +443,12 @@ export class ClientEndpoint extends Endpoint {
       ...head,
       key,
       offeredSubprotocols: subprotocols,
-      offeredExtensions: []
+      offeredExtensions: this.offered
     })
     if (check._tag === "Rejected") return this.fail(check.message, { _tag: "AbortTransport" }, head)
     const { randomKey } = this.options
-    const protocol = new Protocol({ role: "client", limits: this.limits, slab: this.slab, randomKey })
+    const protocol = new Protocol({ ...this.protocolOptions(check.extensions, "client"), role: "client", randomKey })
     const opened: Event = { _tag: "Open", version: `${version}`, subprotocol: check.subprotocol, head }
-    return this.open(protocol, opened, rest.length === 0 ? [] : [rest])
+    return this.open(protocol, opened, rest)
   }
 }

@@ -1,14 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
 import * as Endpoint from "../../src/engine/Endpoint.js"
+import type * as Extension from "../../src/engine/Extension.js"
 import type { Draft } from "../../src/engine/Handshake.js"
 import { closePayload, concat, encodeFrame, FrameReader, utf8 } from "../conformance/rawFrames.js"
 import { cutAt } from "./support.js"
 
 const key = "dGhlIHNhbXBsZSBub25jZQ=="
 
-const makeClient = (request: Partial<Endpoint.ClientOptions["request"]> = {}) =>
+const makeClient = (request: Partial<Endpoint.ClientOptions["request"]> = {}, options: Endpoint.Options = {}) =>
   Endpoint.client({
+    ...options,
     request: { path: "/", host: "example.com", key, subprotocols: [], headers: {}, ...request },
     randomKey: () => 0x12345678
   })
@@ -167,6 +169,63 @@ describe("both roles", () => {
     server.take()
     assert.deepStrictEqual(messagesOf(server.receive(clientText("abc"))), ["abc"])
     assert.isTrue(tags(server.receive(clientText("abcd"))).includes("Closed"))
+  })
+})
+
+describe("extensions", () => {
+  /** Turns all bits; with `later` its results wait there for a call. */
+  const invert = (later?: Array<() => void>): Extension.Extension => {
+    const turn = (payload: Uint8Array) => payload.map((byte) => byte ^ 0xff)
+    const open = (): Extension.Session => ({
+      encode: ({ payload }, done) => {
+        if (later === undefined) return { payload: turn(payload), rsv: 0x40 }
+        later.push(() => done({ payload: turn(payload), rsv: 0x40 }))
+        return undefined
+      },
+      decode: ({ payload }, done) => {
+        if (later === undefined) return turn(payload)
+        later.push(() => done(turn(payload)))
+        return undefined
+      }
+    })
+    return {
+      name: "x-invert",
+      rsv: 0x40,
+      offer: () => [[]],
+      accept: () => open,
+      negotiate: (offers) => ({ params: offers[0]!, open })
+    }
+  }
+  const connect = (client: Endpoint.ClientEndpoint, server: Endpoint.ServerEndpoint) =>
+    converse(client, server, 100_000, (event) => (event._tag === "Request" ? server.accept() : []))
+
+  it("are offered, agreed on, and transform what waited", () => {
+    const client = makeClient({}, { extensions: [invert()] })
+    const server = Endpoint.server({ extensions: [invert()] })
+    client.send("one")
+    server.send(Uint8Array.of(2))
+    const seen = connect(client, server)
+    assert.deepStrictEqual([messagesOf(seen.server), messagesOf(seen.client)], [["one"], [Uint8Array.of(2)]])
+    server.send("A")
+    assert.deepStrictEqual(taken(server), Uint8Array.of(0xc1, 1, 0x41 ^ 0xff))
+    assert.throws(() => Endpoint.server({ extensions: [invert(), invert()] }), TypeError)
+  })
+
+  it("that take their time tell when they are done", () => {
+    const later: Array<() => void> = []
+    const progress: Array<Endpoint.Event> = []
+    const onProgress = (events: ReadonlyArray<Endpoint.Event>) => progress.push(...events)
+    const client = makeClient({}, { extensions: [invert(later)], onProgress })
+    const server = Endpoint.server({ extensions: [invert(later)], onProgress })
+    client.send("one")
+    connect(client, server)
+    assert.deepStrictEqual([later.length, taken(client).length], [1, 0])
+    later.pop()!()
+    assert.deepStrictEqual(server.receive(taken(client)), [])
+    assert.isTrue(server.busy)
+    later.pop()!()
+    assert.isFalse(server.busy)
+    assert.deepStrictEqual(messagesOf(progress), ["one"])
   })
 })
 

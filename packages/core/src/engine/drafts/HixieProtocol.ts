@@ -47,6 +47,10 @@ const challengeBytes = 8
 export class HixieProtocol implements ConnectionProtocol {
   readonly output: ByteWriter
   readonly limits: Limits.Limits
+  // What extensions need, of which the drafts have none.
+  readonly busy = false
+  readonly waitingBytes = 0
+  readonly encodeKey = undefined
   state: State = open
   private readonly decoder: HixieDecoder
   private readonly hasClosingFrame: boolean
@@ -119,6 +123,9 @@ export class HixieProtocol implements ConnectionProtocol {
   sendEncoded(): boolean {
     return false
   }
+
+  /** There are no extensions that a place would be kept for. */
+  reserve(): undefined {}
 
   /** There are no pings: always `false`. */
   ping(): boolean {
