@@ -62,7 +62,8 @@ export interface Options extends Connection.Options {
 }
 
 /**
- * A request that waits for its answer, exactly one: `accept` or `respond`; a second is a defect. A handler that ends without one has
+ * A request that waits for its answer, exactly one: `accept` or `respond`; a second is a defect. The handler is interrupted when the
+ * client leaves, or ends its side, before there is one. A handler that ends without one has
  * answered 404, or what is wrong with the handshake; 500 when it failed.
  *
  * @since 0.1.0
@@ -289,7 +290,7 @@ const converse = <E, R>(
 ): Effect.Effect<void, never, Exclude<R, Scope.Scope>> =>
   Effect.uninterruptibleMask((restore) => {
     duplex.on("error", ignore)
-    // The client may end its side and still wait for its answer.
+    // Our close frame, or the response, may go out after the client has ended its side.
     duplex.allowHalfOpen = true
     const dispose = Effect.sync(() => {
       duplex.destroy()
@@ -422,29 +423,34 @@ class TcpRequest implements Request {
     return this.handshake._tag === "Accepted" ? this.handshake.subprotocols : []
   }
 
-  /** Runs the handler; it is interrupted when the client is gone before there is an answer. */
+  /** Runs the handler; it is interrupted when the client leaves, or ends its side, before there is an answer. */
   watched<A, E, R>(handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.withFiberRuntime<A, E, R>((fiber) => {
       this.fiber = fiber
       const gone = () => {
         if (this.state === "waiting") fiber.unsafeInterruptAsFork(FiberId.none)
       }
-      this.duplex.on("close", gone)
-      if (this.duplex.destroyed) gone()
+      this.duplex.on("close", gone).on("end", gone)
+      if (this.isGone) gone()
       return Effect.ensuring(
         handler,
         Effect.sync(() => {
           this.fiber = undefined
-          this.duplex.off("close", gone)
+          this.duplex.off("close", gone).off("end", gone)
         })
       )
     })
   }
 
-  /** The handler has ended: answers if it has not. Whether the request was accepted. */
+  private get isGone(): boolean {
+    return this.duplex.destroyed || this.duplex.readableEnded
+  }
+
+  /** The handler has ended: answers if it has not. Whether that was all, so that nobody waits for the client to read it. */
   conclude(exit: Exit.Exit<unknown, unknown>): boolean {
     if (this.state !== "waiting") return this.state === "accepted"
     this.state = "responded"
+    if (this.isGone) return true
     const { handshake } = this
     if (exit._tag === "Failure") {
       this.write(Cause.isInterruptedOnly(exit.cause) ? plain(503, shuttingDown) : plain(500, "The server failed."))

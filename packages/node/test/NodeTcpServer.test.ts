@@ -6,7 +6,7 @@ import * as Tls from "node:tls"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "@effect-ws/core"
 import { NodeTcpServer, NodeWebSocketClient, PermessageDeflate } from "@effect-ws/node"
-import { Cause, Deferred, Effect, Exit, Fiber, LogLevel, Queue, Scope, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, LogLevel, Queue, Scope, Stream, Supervisor } from "effect"
 import {
   clientText,
   connect,
@@ -267,11 +267,14 @@ describe("a request", () => {
           Queue.offer(interrupted, undefined)
         )
       )
-      const client = yield* connect(port)
-      yield* client.write(handshake("/"))
-      yield* Queue.take(began)
-      yield* client.reset
-      yield* Queue.take(interrupted)
+      for (const leave of ["reset", "end"] as const) {
+        const client = yield* connect(port)
+        yield* client.write(handshake("/"))
+        yield* Queue.take(began)
+        yield* client[leave]
+        yield* Queue.take(interrupted)
+        assert.strictEqual(yield* client.bytes, undefined)
+      }
       yield* sockets(0)
       assert.deepStrictEqual(problems(logs), [])
     })
@@ -497,6 +500,63 @@ it.scopedLive("extensions are agreed on", () =>
     assert.strictEqual(yield* socket.take, text)
     const plain = yield* NodeWebSocketClient.connect(url)
     assert.deepStrictEqual(plain.extensions, [])
+  })
+)
+
+/** Ways to break a connection. */
+const ways: ReadonlyArray<(client: RawClient) => Effect.Effect<unknown>> = [
+  (client) => client.reset,
+  (client) => Effect.zipRight(client.end, client.ended),
+  (client) => Effect.zipRight(client.write("GET / HT"), client.reset),
+  (client) => Effect.zipRight(client.write("GET / HT"), Effect.zipRight(client.end, client.ended)),
+  (client) => Effect.zipRight(client.write("no HTTP\r\n\r\n"), Effect.zipRight(client.end, client.ended)),
+  (client) => Effect.zipRight(client.write(`GET /${"x".repeat(20_000)}`), client.reset),
+  (client) => Effect.zipRight(client.write(handshake("/echo")), client.reset),
+  (client) => Effect.zipRight(client.write(handshake("/never")), client.reset),
+  (client) => Effect.zipRight(client.write(handshake("/fail")), Effect.zipRight(client.end, client.ended)),
+  (client) => Effect.zipRight(client.upgrade("/echo", { Upgrade: undefined }), client.reset),
+  (client) => Effect.zipRight(client.upgrade("/echo"), client.reset),
+  (client) => Effect.zipRight(client.upgrade("/echo"), Effect.zipRight(client.end, client.ended)),
+  (client) => Effect.zipRight(client.upgrade("/idle"), client.reset),
+  (client) =>
+    Effect.zipRight(
+      client.write("GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n\0half"),
+      client.reset
+    )
+]
+
+it.scopedLive("broken connections leave no fiber and no socket behind", () =>
+  Effect.gen(function* () {
+    const supervisor = yield* Supervisor.track
+    const { port, sockets } = yield* listen<unknown>(
+      (request) => {
+        switch (request.target) {
+          case "/never":
+            return Effect.never
+          case "/fail":
+            return Effect.fail("on purpose")
+          case "/idle":
+            return Effect.zipRight(request.accept(), Effect.never)
+          default:
+            return acceptEcho(request)
+        }
+      },
+      { drafts: ["hixie-75"], handlerTimeout: 1 }
+    ).pipe(Effect.provide(Supervisor.addSupervisor(supervisor)))
+    const turn = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+    const running = Effect.map(supervisor.value, (all) => all.filter((fiber) => fiber.unsafePoll() === null).length)
+    const before = yield* running
+    let most = 0
+    for (let round = 0; round < 10; round++) {
+      yield* Effect.forEach(ways, (way) => Effect.scoped(Effect.flatMap(connect(port), way)), {
+        concurrency: "unbounded",
+        discard: true
+      })
+      most = Math.max(most, yield* running)
+    }
+    yield* sockets(0)
+    yield* Effect.repeat(Effect.zipRight(turn, running), { until: (count) => count <= before })
+    assert.isAbove(most, before)
   })
 )
 

@@ -183,7 +183,10 @@ export abstract class Endpoint {
     this.protocol?.drained()
   }
 
-  /** Sends a message, or keeps it until the connection is open; `false` when none may be sent any more. */
+  /**
+   * Sends a message, or keeps it until the connection is open; `false` when none may be sent any more. (Bytes that were kept for
+   * what turns out to be hixie-76 or hixie-75, which has text only, are dropped.)
+   */
   send(message: Message): boolean {
     return this.put((protocol) => protocol.send(message))
   }
