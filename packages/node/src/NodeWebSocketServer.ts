@@ -24,6 +24,7 @@ import type { Connection, Transport } from "@effect-ws/core"
 import { Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
@@ -73,7 +74,10 @@ export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.
 export const layer = (
   evaluate: LazyArg<Http.Server>,
   options: Net.ListenOptions & Options
-): Layer.Layer<Services, ServeError> => NodeHttpServer.layer(attach(evaluate, options), options)
+): Layer.Layer<Services, ServeError> =>
+  Layer.map(NodeHttpServer.layer(attach(evaluate, options), options), (services) =>
+    Context.add(services, HttpServer.HttpServer, Upgrade.withLazySpans(Context.get(services, HttpServer.HttpServer)))
+  )
 
 /**
  * {@link layer} with its options from Config.
