@@ -30,6 +30,16 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  "engine-duplex": [
+    "server: GET /echo",
+    "client: open, version 13",
+    "client: one",
+    "client: two",
+    "client: three",
+    "client: closed with 1000, clean: true"
+  ],
+  "engine-port": ["hello!", "closed with 1000: enough"],
+  tcp: ["answered: 200 hello from /", "echoed: hello"],
   contracts: [
     "Ada: hello (in lobby)",
     "refused: text",

@@ -185,7 +185,7 @@ class Room implements Broadcast, Flush.Flushable {
     const encodedAll = new Map<string, Uint8Array | undefined>()
     for (const member of this.members.keys()) {
       let bytes: Uint8Array | undefined
-      if (!selective && member instanceof FramedConnection && member.role === "server") {
+      if (!selective && member instanceof FramedConnection && member.role === "server" && !member.textOnly) {
         const key = member.encodeKey
         if (member.agreed.length === 0) bytes = all
         else if (key !== undefined) {
@@ -284,14 +284,15 @@ class Room implements Broadcast, Flush.Flushable {
     return bytes
   }
 
-  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
+  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed, of a draft). */
   private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
     for (const publication of publications) {
       const { except, frame, message } = publication
       if ((except as unknown) === member || !member.unsafeIsOpen()) continue
       if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
-        if (!(member instanceof FramedConnection) || member.role === "client") member.unsafeSend(message)
-        else if (member.agreed.length === 0) member.writeEncoded(frame)
+        if (!(member instanceof FramedConnection) || member.role === "client" || member.textOnly) {
+          member.unsafeSend(message)
+        } else if (member.agreed.length === 0) member.writeEncoded(frame)
         else if (!this.deliverEncoded(member, publication)) member.unsafeSend(message)
       } else if (this.slow === "drop") this.droppedCount++
       else {

@@ -8,7 +8,7 @@ import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as Effect from "effect/Effect"
 import type * as Scheduler from "effect/Scheduler"
-import type { PlatformOptions } from "./Connection.js"
+import type { Draft, PlatformOptions } from "./Connection.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { withRequestSpans } from "./internal/RequestSpan.js"
@@ -27,6 +27,8 @@ export interface UpgradeServer {
   readonly scheduler: Scheduler.Scheduler | undefined
   /** How long connections may take to end when the server or a route shuts down, in milliseconds. */
   readonly drainTimeoutMillis: number
+  /** Versions of the protocol besides 13 that routes speak which say nothing themselves. */
+  readonly drafts: ReadonlyArray<Draft>
   /** @internal */
   readonly connections: ConnectionSet
   /** Lets no connection in any more, closes all with 1001, and cuts what is left after the drain timeout. */
@@ -43,12 +45,14 @@ export const makeServer = (options: {
   readonly platform: PlatformOptions
   readonly scheduler?: Scheduler.Scheduler | undefined
   readonly drainTimeoutMillis: number
+  readonly drafts?: ReadonlyArray<Draft> | undefined
 }): UpgradeServer => {
   const connections = new ConnectionSet()
   return {
     platform: options.platform,
     scheduler: options.scheduler,
     drainTimeoutMillis: options.drainTimeoutMillis,
+    drafts: options.drafts ?? [],
     connections,
     shutdown: connections.shutdown(options.drainTimeoutMillis)
   }
@@ -71,6 +75,8 @@ export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Sche
  */
 export interface UpgradeRequest {
   readonly server: UpgradeServer
+  /** Whether the request came over TLS, here or at a proxy before: the answers of hixie-76 and hixie-75 tell. */
+  readonly secure: boolean
   /**
    * A route decides now, perhaps for long: from here on a client that leaves should interrupt the request at once, whatever it sent
    * before. What it sent is still the transport's.

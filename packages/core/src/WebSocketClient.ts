@@ -62,6 +62,8 @@ export interface ConnectOptions extends Connection.Options {
   readonly headers?: Headers.Input | undefined
   /** The `Origin` header. Default none, since only browsers must send it (RFC 6455 §4.1 item 8). */
   readonly origin?: string | undefined
+  /** The version of the protocol to ask for: 13 is RFC 6455 and the default, 8 what drafts 08 to 12 of it have. */
+  readonly version?: 13 | 8 | undefined
   /**
    * Extensions to offer, the ones wanted most first; see `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default:
    * none. `layerGlobal` leaves them to the platform. RFC 6455 §9.
@@ -250,8 +252,10 @@ const open = (
               if (exit._tag === "Failure")
                 return Effect.zipRight(Scope.close(inner, exit), Effect.failCause(exit.cause))
               const { answer, transport } = exit.value
-              if (answer._tag === "Accepted")
-                return Connection.fromSettings(transport, settings, answer.subprotocol, answer.extensions)
+              if (answer._tag === "Accepted") {
+                const opened = { version: `${options.version ?? 13}` } as const
+                return Connection.fromSettings(transport, settings, answer.subprotocol, answer.extensions, opened)
+              }
               return Effect.zipRight(Scope.close(inner, exit), follow(place, answer, redirects))
             })
           )

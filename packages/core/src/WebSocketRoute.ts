@@ -40,7 +40,7 @@ import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
 import * as Handshake from "./engine/Handshake.js"
-import { formatExtensions } from "./engine/headerGrammar.js"
+import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
@@ -184,6 +184,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: OriginPolicy | undefined
+  /**
+   * Versions of the protocol besides 13 that are spoken here, chosen by the request's headers: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   * Default: those of the server, which are none unless it says so.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
   readonly responseHeaders?: Headers.Input | undefined
   /**
@@ -592,13 +597,14 @@ class Route {
   readonly respond: Responding = Effect.withFiberRuntime((fiber) => {
     const context = fiber.currentContext
     const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
-    const check = Handshake.checkRequest({
+    const upgrade = Upgrade.find(request)
+    const check = ServerHandshake.checkRequest({
       method: request.method,
       httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
-      headers: request.headers
+      headers: request.headers,
+      drafts: this.options.drafts ?? upgrade?.server.drafts
     })
     if (check._tag === "Rejected") return reject(check.status, check.body, check.headers)
-    const upgrade = Upgrade.find(request)
     if (upgrade === undefined) return cannotUpgrade
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
@@ -620,7 +626,7 @@ class Route {
   private decide(
     request: HttpServerRequest.HttpServerRequest,
     context: Context.Context<never>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
@@ -646,7 +652,7 @@ class Route {
   /** The 101, and what happens when it is sent. */
   private agree(
     fiber: Fiber.RuntimeFiber<any, any>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest,
     subject: RouteRequest<any, any, any>,
     answer?: unknown
@@ -659,18 +665,16 @@ class Route {
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const own: Record<string, string> = {
-      upgrade: "websocket",
-      connection: "Upgrade",
-      "sec-websocket-accept": Handshake.acceptKey(check.key)
-    }
-    if (subprotocol !== undefined) own["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
-    if (extensions.length > 0) {
-      const text = formatExtensions(extensions)
-      if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      own["sec-websocket-extensions"] = text
-    }
+    const entries = ServerHandshake.responseHeaders(check, {
+      subprotocol,
+      extensions,
+      target: subject.request.originalUrl,
+      secure: upgrade.secure
+    })
+    if ("_tag" in entries) return Effect.dieMessage(`${entries.field}: ${entries.message}`)
+    const own: Record<string, string> = {}
+    for (const [name, value] of entries) own[name.toLowerCase()] = value
     const headers =
       this.responseHeaders === undefined && extras?.headers === undefined
         ? own
@@ -687,7 +691,7 @@ class Route {
       HttpApp.appendPreResponseHandler((outer, final) =>
         // A middleware may have replaced the 101 by an ordinary response.
         final.status === 101
-          ? this.begin(upgrade, outer, final, accepted, extensions, context, refs)
+          ? this.begin(upgrade, outer, final, check, accepted, extensions, context, refs)
           : Effect.succeed(final)
       ),
       response
@@ -698,13 +702,14 @@ class Route {
     upgrade: Upgrade.UpgradeRequest,
     request: HttpServerRequest.HttpServerRequest,
     response: HttpServerResponse.HttpServerResponse,
+    check: ServerHandshake.AcceptedRequest,
     accepted: Accepted<any, any, any, any>,
     extensions: ReadonlyArray<Extension.Agreed>,
     context: Context.Context<never>,
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
     return Effect.clockWith((clock) => {
-      const head = Handshake.formatResponse(101, "Switching Protocols", responseEntries(response))
+      const head = ServerHandshake.formatHead(check, responseEntries(response))
       if (typeof head !== "string") {
         return Effect.fail(
           new HttpServerError.ResponseError({
@@ -731,7 +736,8 @@ class Route {
         this.settingsOf(server.platform),
         accepted.subprotocol,
         clock,
-        extensions
+        extensions,
+        check
       )
       const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
       new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()

@@ -20,7 +20,7 @@ import type * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import type { Transport } from "@effect-ws/core"
+import type { Connection, Transport } from "@effect-ws/core"
 import { Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
@@ -30,6 +30,7 @@ import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import * as Layer from "effect/Layer"
 import { slab } from "./internal/natives.js"
+import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
 /**
@@ -44,6 +45,10 @@ export interface Options {
    * 5 seconds.
    */
   readonly drainTimeout?: Duration.DurationInput | undefined
+  /**
+   * Versions of the protocol besides 13, for routes that say nothing themselves: `"8"`, `"hixie-76"`, `"hixie-75"`. Default none.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
 }
 
 /**
@@ -116,7 +121,8 @@ export const attach =
     const upgradeServer = Upgrade.makeServer({
       platform: { role: "server", slab },
       scheduler,
-      drainTimeoutMillis: Duration.toMillis(options.drainTimeout ?? "5 seconds")
+      drainTimeoutMillis: Duration.toMillis(options.drainTimeout ?? "5 seconds"),
+      drafts: options.drafts
     })
     let closing = false
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -124,7 +130,7 @@ export const attach =
       socket.on("error", ignore)
       socket.on("end", abandon)
       socket.on("finish", linger)
-      Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head))
+      Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head, isSecure(socket, request.headers)))
       // Behind a request that is not answered yet: two answers would get mixed up, and no client of RFC 6455 does it (§4.1).
       if (hasPendingResponse(socket)) socket.destroy()
       // Nobody serves any more (or yet), but the socket still accepts.
@@ -226,7 +232,8 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   constructor(
     readonly server: Upgrade.UpgradeServer,
     private readonly socket: Duplex,
-    private readonly head: Buffer
+    private readonly head: Buffer,
+    readonly secure: boolean
   ) {
     this.closeListeners = socket.listenerCount("close")
   }

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+export * as NodeTcpServer from "./NodeTcpServer.js"
 export * as NodeTransport from "./NodeTransport.js"
 export * as NodeWebSocketClient from "./NodeWebSocketClient.js"
 export * as NodeWebSocketServer from "./NodeWebSocketServer.js"

@@ -92,6 +92,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   protected caughtUp(): void {
     this.resumeReading()
   }
+  /** Whether the peer's version of the protocol has no binary messages. */
+  get textOnly(): boolean {
+    return false
+  }
   protected abstract beginClose(code: number | undefined, reason: string): void
   protected abstract cut(): void
 
@@ -430,6 +434,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** The Effect of `send`, done; an Effect for what is left to wait for. */
   sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
+    if (typeof message !== "string" && this.textOnly) return Effect.dieMessage(noBinary)
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
 
@@ -452,6 +457,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     const count = messages.length
     if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
+    if (this.textOnly && messages.some(isBinary)) return Effect.dieMessage(noBinary)
     const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
     if (next < count) return this.sendChunkLater(messages, next)
     return this.isBelowMark ? undefined : this.awaitSent
@@ -495,6 +501,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
+    if (typeof message !== "string" && this.textOnly) throw new TypeError(noBinary)
     if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
@@ -516,6 +523,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** Puts a message out whatever waits, but not inside a message that is half out. */
   unsafeSend(message: Message): void {
+    if (typeof message !== "string" && this.textOnly) return this.unsafeClose(CloseCode.unsupportedData, noBinary)
     this.putBetweenMessages(() => {
       this.write(message)
       this.wrote()
@@ -588,6 +596,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     kind: Kind,
     pieces: Stream.Stream<Message, E, R>
   ): Effect.Effect<void, E | ConnectionClosed, R> {
+    if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.takeTurn(restore), () => {
         let first = true
@@ -724,6 +733,9 @@ export const unsendable = (code: number, reason: string): string | undefined =>
     : portable.textByteLength(reason) > CloseCode.maxReasonBytes
       ? `a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`
       : undefined
+
+const noBinary = "the peer's version of the protocol has no binary messages"
+const isBinary = (message: Message): boolean => typeof message !== "string"
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1
