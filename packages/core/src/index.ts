@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as Broadcast from "./Broadcast.js"
+export * as ClientAddress from "./ClientAddress.js"
 export * as Connection from "./Connection.js"
 export * as Message from "./Message.js"
 export * as MessagePack from "./MessagePack.js"
