@@ -51,6 +51,8 @@ export interface Connection {
   readonly role: Role
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
+  /** What the server answered to the opening handshake, cookies among it; `undefined` at the server and where the platform hides it. */
+  readonly response: HandshakeResponse | undefined
 
   /**
    * The peer's messages in order, all that one received chunk held as one `Chunk`. One consumer at a time; a second one
@@ -128,6 +130,20 @@ export interface Connection {
 
   /** Cuts the transport at once; the peer sees 1006. */
   readonly abort: Effect.Effect<void>
+}
+
+/**
+ * The 101 that opened a connection.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HandshakeResponse {
+  readonly status: number
+  /** By lower-case name; several of one name joined by commas. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+  /** The values of `Set-Cookie`, for `Cookies.fromSetCookie` of `@effect/platform`. */
+  readonly setCookies: ReadonlyArray<string>
 }
 
 /**
@@ -326,6 +342,12 @@ export const isFailure = (error: unknown): error is Failure =>
  */
 export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
   if (self instanceof BaseConnection) self.owner = owner
+}
+
+/** @internal */
+export const answeredWith = (self: Connection, response: HandshakeResponse): Connection => {
+  if (self instanceof BaseConnection) self.response = response
+  return self
 }
 
 /**

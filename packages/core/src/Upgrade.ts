@@ -82,6 +82,28 @@ export interface UpgradeRequest {
   ) => Transport | undefined
 }
 
+/**
+ * Whether a request asks for a WebSocket: `GET` with `Upgrade: websocket`, of any version. Takes `HttpServerRequest`s and Node's
+ * `IncomingMessage`s. What else must be right the answer to the handshake says.
+ *
+ * @since 0.1.0
+ * @category refinements
+ */
+export const isWebSocket = (request: {
+  readonly method?: string | undefined
+  readonly headers: { readonly [name: string]: string | ReadonlyArray<string> | undefined }
+}): boolean => {
+  const { connection, upgrade } = request.headers
+  return request.method === "GET" && hasToken(connection, "upgrade") && hasToken(upgrade, "websocket")
+}
+
+/** RFC 6455 §4.2.1 items 3 and 4: tokens in a list, in any case. */
+const hasToken = (header: string | ReadonlyArray<string> | undefined, token: string): boolean =>
+  header !== undefined &&
+  String(header)
+    .split(",")
+    .some((entry) => entry.trim().toLowerCase() === token)
+
 const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
 
 /**

@@ -21,7 +21,7 @@ import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import type { Transport } from "@effect-ws/core"
-import { Upgrade } from "@effect-ws/core"
+import { Connections, Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
@@ -46,12 +46,17 @@ export interface Options {
 }
 
 /**
- * Services that the layers provide, those of `NodeHttpServer.layer`.
+ * Services that the layers provide: those of `NodeHttpServer.layer`, and the server's open connections.
  *
  * @since 0.1.0
  * @category models
  */
-export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.NodeContext | HttpServer.HttpServer
+export type Services =
+  | HttpPlatform.HttpPlatform
+  | Etag.Generator
+  | NodeContext.NodeContext
+  | HttpServer.HttpServer
+  | Connections.Connections
 
 /**
  * `NodeHttpServer.layer` for a server with WebSocket routes.
@@ -68,7 +73,16 @@ export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.
 export const layer = (
   evaluate: LazyArg<Http.Server>,
   options: Net.ListenOptions & Options
-): Layer.Layer<Services, ServeError> => NodeHttpServer.layer(attach(evaluate, options), options)
+): Layer.Layer<Services, ServeError> =>
+  Layer.suspend(() => {
+    let server: Http.Server
+    const attached = attach(evaluate, options)
+    const open = Layer.sync(Connections.Connections, () => Connections.fromServer(upgradeServers.get(server)!))
+    return Layer.provideMerge(
+      open,
+      NodeHttpServer.layer(() => (server = attached()), options)
+    )
+  })
 
 /**
  * {@link layer} with its options from Config.
@@ -111,6 +125,7 @@ export const attach =
       scheduler,
       drainTimeoutMillis: Duration.toMillis(options.drainTimeout ?? "5 seconds")
     })
+    upgradeServers.set(server, upgradeServer)
     let closing = false
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node's own listener is gone by now; without one a reset by the client would end the process.
@@ -141,6 +156,8 @@ export const attach =
     }
     return server
   }
+
+const upgradeServers = new WeakMap<Http.Server, Upgrade.UpgradeServer>()
 
 /** Batches of connection fibers run when the event loop has polled. */
 const scheduler = Upgrade.makeScheduler(setImmediate)

@@ -4,6 +4,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type { HandshakeResponse } from "../Connection.js"
 import * as Handshake from "../engine/Handshake.js"
 import * as HttpBody from "../engine/HttpBody.js"
 import * as HttpHead from "../engine/HttpHead.js"
@@ -92,13 +93,23 @@ export interface Request {
 
 /** An answer that is no error. */
 export type Answer =
-  | { readonly _tag: "Accepted"; readonly subprotocol: string | undefined }
+  | {
+      readonly _tag: "Accepted"
+      readonly subprotocol: string | undefined
+      readonly response: HandshakeResponse
+    }
   | {
       readonly _tag: "Redirect"
       readonly status: number
       readonly location: string
       readonly headers: Handshake.Headers
     }
+
+const responseOf = ({ headers, rawHeaders, status }: HttpHead.ResponseHead): HandshakeResponse => ({
+  status,
+  headers,
+  setCookies: rawHeaders.flatMap(([name, value]) => (name.toLowerCase() === "set-cookie" ? [value] : []))
+})
 
 type Done = (effect: Effect.Effect<Answer, HandshakeError>) => void
 
@@ -187,7 +198,7 @@ export class HandshakeTransport implements Transport, Listener {
     })
     if (result101._tag === "Rejected") return this.fail("Invalid", result101.message, head)
     if (rest.length > 0) this.held = [rest]
-    this.settle(Effect.succeed({ _tag: "Accepted", subprotocol: result101.subprotocol }))
+    this.settle(Effect.succeed({ _tag: "Accepted", subprotocol: result101.subprotocol, response: responseOf(head) }))
   }
 
   /** An empty `chunk` may be all that there is of a body without bytes. */
