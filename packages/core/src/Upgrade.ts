@@ -5,12 +5,19 @@
  * @since 0.1.0
  */
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
-import type * as Effect from "effect/Effect"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
+import * as Effect from "effect/Effect"
+import * as FiberRefs from "effect/FiberRefs"
 import { globalValue } from "effect/GlobalValue"
+import type * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
-import type { PlatformOptions } from "./Connection.js"
+import * as Connection from "./Connection.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { Handled } from "./internal/handled.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -21,13 +28,15 @@ import type { Transport } from "./Transport.js"
  */
 export interface UpgradeServer {
   /** How connections of this server are made. */
-  readonly platform: PlatformOptions
+  readonly platform: Connection.PlatformOptions
   /** Runs the fibers of connections, unless the application chose a scheduler itself. */
   readonly scheduler: Scheduler.Scheduler | undefined
   /** How long connections may take to end when the server or a route shuts down, in milliseconds. */
   readonly drainTimeoutMillis: number
   /** @internal */
   readonly connections: ConnectionSet
+  /** Whether no connection is let in any more. */
+  readonly isDraining: () => boolean
   /** Lets no connection in any more, closes all with 1001, and cuts what is left after the drain timeout. */
   readonly shutdown: Effect.Effect<void>
 }
@@ -39,7 +48,7 @@ export interface UpgradeServer {
  * @category constructors
  */
 export const makeServer = (options: {
-  readonly platform: PlatformOptions
+  readonly platform: Connection.PlatformOptions
   readonly scheduler?: Scheduler.Scheduler | undefined
   readonly drainTimeoutMillis: number
 }): UpgradeServer => {
@@ -49,6 +58,7 @@ export const makeServer = (options: {
     scheduler: options.scheduler,
     drainTimeoutMillis: options.drainTimeoutMillis,
     connections,
+    isDraining: () => connections.draining,
     shutdown: connections.shutdown(options.drainTimeoutMillis)
   }
 }
@@ -61,6 +71,35 @@ export const makeServer = (options: {
  * @category constructors
  */
 export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Scheduler = BatchScheduler.make
+
+/**
+ * Runs `handler` over a transport whose opening handshake was accepted outside a router. When it ends, the connection closes: 1000 after
+ * success, 1001 after interruption (shutdown of `server`), 1011 after a failure, which is logged. A handler that goes on although
+ * its connection is gone and all messages are taken is interrupted after `handlerTimeoutMillis`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const start = <R>(
+  server: UpgradeServer,
+  options: {
+    readonly transport: Transport
+    readonly settings: Connection.Settings
+    readonly subprotocol: string | undefined
+    readonly runtime: Runtime.Runtime<R>
+    readonly handlerTimeoutMillis: number
+    readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+  }
+): void => {
+  const { handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
+  const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
+  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock)
+  const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
+  new Handled(connection, server.connections, runtime, handlerTimeoutMillis).start(
+    Effect.suspend(() => handler(connection)),
+    isStandard ? server.scheduler : undefined
+  )
+}
 
 /**
  * One upgrade request that is not answered yet.

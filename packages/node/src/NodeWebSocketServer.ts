@@ -159,14 +159,20 @@ export const attach =
 
 const upgradeServers = new WeakMap<Http.Server, Upgrade.UpgradeServer>()
 
-/** Batches of connection fibers run when the event loop has polled. */
-const scheduler = Upgrade.makeScheduler(setImmediate)
+/**
+ * Batches of connection fibers run when the event loop has polled.
+ *
+ * @internal
+ */
+export const scheduler = Upgrade.makeScheduler(setImmediate)
 
-const ignore = () => {}
+/** @internal */
+export const ignore = () => {}
 
 const shuttingDown = "The server is shutting down.\n"
 
-const refuse = (socket: Duplex): void => {
+/** @internal */
+export const refuse = (socket: Duplex): void => {
   socket.end(
     `HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: ${shuttingDown.length}\r\n` +
       `Retry-After: 1\r\nConnection: close\r\n\r\n${shuttingDown}`
@@ -177,8 +183,12 @@ const refuse = (socket: Duplex): void => {
 const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean =>
   socket._httpMessage != null
 
-/** A client that ends its side before it has an answer does not wait for one: its request is interrupted. */
-function abandon(this: Duplex): void {
+/**
+ * A client that ends its side before it has an answer does not wait for one: its request is interrupted.
+ *
+ * @internal
+ */
+export function abandon(this: Duplex): void {
   if (!this.writableEnded) this.destroy()
 }
 
@@ -187,8 +197,10 @@ const lingerMillis = 2000
 /**
  * A refused request has its answer. The rest of what the client sends is dropped, so that it sees the answer and not a reset;
  * one that does not end its side is cut after a while. (Node leaves upgraded sockets half open.)
+ *
+ * @internal
  */
-function linger(this: Duplex): void {
+export function linger(this: Duplex): void {
   if (this.destroyed) return
   this.resume()
   const timer = setTimeout(() => this.destroy(), lingerMillis)

@@ -3,6 +3,8 @@
  *
  * @since 0.1.0
  */
+export * as NodeDuplex from "./NodeDuplex.js"
 export * as NodeTransport from "./NodeTransport.js"
+export * as NodeUpgrade from "./NodeUpgrade.js"
 export * as NodeWebSocketClient from "./NodeWebSocketClient.js"
 export * as NodeWebSocketServer from "./NodeWebSocketServer.js"
