@@ -227,11 +227,13 @@ class TransportDuplex extends Duplex implements Transport.Listener {
 
   override _final(done: Done): void {
     this.transport.end()
-    done()
+    if (this.gone || this.transport.bufferedBytes() === 0) done()
+    else this.waiting = done
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    if (!this.gone) this.transport.abort()
+    // After both ends the transport closes by itself; to cut it would look like a loss to the peer.
+    if (!this.gone && (error !== null || !this.ended || !this.writableFinished)) this.transport.abort()
     done(error)
   }
 }

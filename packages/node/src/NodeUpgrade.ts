@@ -312,10 +312,11 @@ class Endpoint {
     const { accept } = this.options
     if (accept === undefined) return this.begin(request, stream, head, checked, undefined)
     const agreed = checked
-    const deciding = Runtime.runFork(this.runtime)(Effect.suspend(() => accept(request)))
+    const deciding = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
     const abandoned = () => deciding.unsafeInterruptAsFork(deciding.id())
     stream.once("close", abandoned)
-    deciding.addObserver((exit) => {
+    deciding.addObserver((decided) => {
+      const exit = Exit.flatten(decided)
       stream.off("close", abandoned)
       if (this.upgrades.isDraining()) refuse(stream)
       else if (Exit.isSuccess(exit)) this.begin(request, stream, head, agreed, exit.value)
