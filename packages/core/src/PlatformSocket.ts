@@ -313,8 +313,9 @@ export const toTransport = (
     const reading = yield* socket
       .run((chunk) => {
         heldBytes += chunk.length
-        if (heldBytes <= maxHeldBytes) received.unsafeOffer(chunk)
-        else received.unsafeDone(Exit.fail(new Error(`more than ${maxHeldBytes} bytes wait to be read`)))
+        if (heldBytes > maxHeldBytes) return Effect.fail(new Error(`more than ${maxHeldBytes} bytes wait to be read`))
+        received.unsafeOffer(chunk)
+        return undefined
       })
       .pipe(
         Effect.catchIf(Socket.SocketCloseError.isClean(isNormal), () => Effect.void),
