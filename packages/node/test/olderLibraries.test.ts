@@ -27,9 +27,10 @@ describe("servers", () => {
         return server
       }
       const context = yield* Layer.build(
-        HttpLayerRouter.serve(WebSocketRoute.layer("/", {}, echo), { disableListenLog: true, disableLogger: true }).pipe(
-          Layer.provideMerge(NodeWebSocketServer.layer(createServer, { port: 0, host: "127.0.0.1", backlog: 7 }))
-        )
+        HttpLayerRouter.serve(WebSocketRoute.layer("/", {}, echo), {
+          disableListenLog: true,
+          disableLogger: true
+        }).pipe(Layer.provideMerge(NodeWebSocketServer.layer(createServer, { port: 0, host: "127.0.0.1", backlog: 7 })))
       )
       assert.include(listened, { port: 0, host: "127.0.0.1", backlog: 7 })
       const { address } = yield* Effect.provide(HttpServer.HttpServer, context)
