@@ -21,7 +21,10 @@ import { exportsProblems, packageOfSpecifier, readPackages, sourceOfSubpath, wor
 const engineLayers = [
   ["bytes", ["base64", "byteQueue", "byteWriter", "headerGrammar", "mask", "Natives", "random", "sha1", "utf8"]],
   ["codec", ["CloseCode", "Frame", "FrameDecoder", "FrameEncoder", "Limits", "MessageAssembler", "Opcode", "Rule"]],
-  ["protocol", ["Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]],
+  [
+    "protocol",
+    ["deflateParameters", "Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]
+  ],
   ["index", ["index"]]
 ]
 

@@ -16,6 +16,8 @@ import type * as Sink from "effect/Sink"
 import type * as Stream from "effect/Stream"
 import type { Slab } from "./engine/byteWriter.js"
 import * as CloseCode from "./engine/CloseCode.js"
+import type * as Extension from "./engine/Extension.js"
+import type { ExtensionOffer } from "./engine/headerGrammar.js"
 import * as Limits from "./engine/Limits.js"
 import type { Role } from "./engine/Protocol.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
@@ -53,6 +55,8 @@ export interface Connection {
   readonly subprotocol: string | undefined
   /** What the server answered to the opening handshake, cookies among it; `undefined` at the server and where the platform hides it. */
   readonly response: HandshakeResponse | undefined
+  /** The extensions that were agreed on, in the order in which they transform what is sent. RFC 6455 §9. */
+  readonly extensions: ReadonlyArray<ExtensionOffer>
 
   /**
    * The peer's messages in order, all that one received chunk held as one `Chunk`. One consumer at a time; a second one
@@ -84,6 +88,9 @@ export interface Connection {
    * `ConnectionClosed` once the closing handshake began or the transport is lost; never hangs.
    */
   readonly send: (message: Message) => Effect.Effect<void, ConnectionClosed>
+
+  /** {@link Connection.send} with wishes for this message. */
+  readonly sendWith: (message: Message, options: SendOptions) => Effect.Effect<void, ConnectionClosed>
 
   /** Sends several messages like {@link Connection.send}, together in as few writes as there is room for. */
   readonly sendAll: (messages: Iterable<Message>) => Effect.Effect<void, ConnectionClosed>
@@ -147,6 +154,20 @@ export interface HandshakeResponse {
 }
 
 /**
+ * Wishes for one message.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SendOptions {
+  /**
+   * Whether an extension that compresses takes the message: `false` spares the work for what is compressed already, `true` compresses
+   * what is smaller than its threshold. Without such an extension nothing changes. Default: as the extension is set up.
+   */
+  readonly compress?: boolean | undefined
+}
+
+/**
  * Options that both roles have. Sizes are bytes.
  *
  * @since 0.1.0
@@ -197,6 +218,8 @@ export interface Heartbeat {
 export interface MakeOptions extends Options {
   readonly role: Role
   readonly subprotocol?: string | undefined
+  /** What the opening handshake agreed on. Default: no extensions. */
+  readonly extensions?: ReadonlyArray<Extension.Agreed> | undefined
 }
 
 /**
@@ -209,7 +232,9 @@ export interface MakeOptions extends Options {
  * @category constructors
  */
 export const make = (transport: Transport, options: MakeOptions): Effect.Effect<Connection, never, Scope.Scope> =>
-  Effect.suspend(() => fromSettings(transport, settings(options, { role: options.role }), options.subprotocol))
+  Effect.suspend(() =>
+    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, options.extensions)
+  )
 
 /**
  * What a platform adds to {@link Options}, once for all connections of a route or client.
@@ -275,12 +300,15 @@ const defaultCleanCloseCodes = [CloseCode.normal, CloseCode.goingAway, CloseCode
 export const fromSettings = (
   transport: Transport,
   settings: Settings,
-  subprotocol: string | undefined
+  subprotocol: string | undefined,
+  extensions?: ReadonlyArray<Extension.Agreed>
 ): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock))),
+    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, extensions))),
     leave
   )
+
+const noExtensions: ReadonlyArray<Extension.Agreed> = []
 
 /**
  * Starts a connection that no Scope ends: the caller must {@link leave} it.
@@ -292,9 +320,10 @@ export const unsafeStart = (
   transport: Transport,
   settings: Settings,
   subprotocol: string | undefined,
-  clock: Clock.Clock
+  clock: Clock.Clock,
+  extensions: ReadonlyArray<Extension.Agreed> = noExtensions
 ): Connection => {
-  const connection = new FramedConnection(transport, settings, subprotocol, clock)
+  const connection = new FramedConnection(transport, settings, subprotocol, clock, extensions)
   connection.start()
   const { heartbeat } = settings
   if (heartbeat?.schedule !== undefined) {

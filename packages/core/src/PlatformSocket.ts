@@ -22,6 +22,7 @@ import * as Mailbox from "effect/Mailbox"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Connection from "./Connection.js"
+import * as Extension from "./engine/Extension.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { politeEntry } from "./internal/ConnectionSet.js"
 import * as TakeOver from "./internal/takeOver.js"
@@ -194,6 +195,8 @@ const beginClose = (
 export interface UpgradeOptions extends Connection.Options, Options {
   /** Default: none is agreed. */
   readonly subprotocols?: SubprotocolChoice | undefined
+  /** Extensions to agree to, as those of `WebSocketRoute`. Default: none. */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. */
   readonly origins?: OriginPolicy | undefined
   /** More headers of the 101. */
@@ -230,6 +233,8 @@ export const layerUpgrade = (options: UpgradeOptions = {}): Layer.Layer<never, n
  * @category combinators
  */
 export const upgradeMiddleware = (options: UpgradeOptions = {}) => {
+  const misuse = Extension.misuse(options.extensions ?? [])
+  if (misuse !== undefined) throw new TypeError(`a server can't have these extensions: ${misuse}`)
   const settingsFor = new WeakMap<Upgrade.UpgradeServer, Connection.Settings>()
   const settingsOf = (server: Upgrade.UpgradeServer): Connection.Settings => {
     let settings = settingsFor.get(server)
@@ -237,17 +242,15 @@ export const upgradeMiddleware = (options: UpgradeOptions = {}) => {
     return settings
   }
   return <A, E, R>(app: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | HttpServerRequest.HttpServerRequest> =>
-    Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-      Upgrade.find(request) === undefined
-        ? app
-        : Effect.provideService(
-            app,
-            HttpServerRequest.HttpServerRequest,
-            withUpgrade(request, (inner) =>
-              Effect.sync(() => socket(accepted(request, inner, options, settingsOf), Context.empty(), options, "once"))
-            )
-          )
-    )
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+      const found = Upgrade.find(request)
+      if (found === undefined) return app
+      found.deciding?.()
+      const upgraded = withUpgrade(request, (inner) =>
+        Effect.sync(() => socket(accepted(request, inner, options, settingsOf), Context.empty(), options, "once"))
+      )
+      return Effect.provideService(app, HttpServerRequest.HttpServerRequest, upgraded)
+    })
 }
 
 /** Also the changed copies that prefixed routes make. */
@@ -271,8 +274,8 @@ const accepted = (
   const start = Effect.zipWith(
     Effect.clock,
     Effect.catchAll(TakeOver.takeOver(outer, request, options), Effect.die),
-    (clock, { server, subprotocol, transport }) => {
-      const entry = politeEntry(Connection.unsafeStart(transport, settingsOf(server), subprotocol, clock))
+    (clock, { extensions, server, subprotocol, transport }) => {
+      const entry = politeEntry(Connection.unsafeStart(transport, settingsOf(server), subprotocol, clock, extensions))
       server.connections.add(entry)
       return { entry, server }
     }

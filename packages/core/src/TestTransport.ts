@@ -81,8 +81,8 @@ export const pair = (options: Options = {}): Effect.Effect<readonly [TestTranspo
  */
 export const connections = (
   options: Options & {
-    readonly client?: Connection.Options & { readonly subprotocol?: string }
-    readonly server?: Connection.Options & { readonly subprotocol?: string }
+    readonly client?: Omit<Connection.MakeOptions, "role">
+    readonly server?: Omit<Connection.MakeOptions, "role">
   } = {}
 ): Effect.Effect<
   {

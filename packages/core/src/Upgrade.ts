@@ -14,6 +14,7 @@ import { globalValue } from "effect/GlobalValue"
 import type * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "./Connection.js"
+import type * as Extension from "./engine/Extension.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
@@ -86,14 +87,15 @@ export const start = <R>(
     readonly transport: Transport
     readonly settings: Connection.Settings
     readonly subprotocol: string | undefined
+    readonly extensions: ReadonlyArray<Extension.Agreed>
     readonly runtime: Runtime.Runtime<R>
     readonly handlerTimeoutMillis: number
     readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
   }
 ): void => {
-  const { handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
+  const { extensions, handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
-  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock)
+  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions)
   const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
   new Handled(connection, server.connections, runtime, handlerTimeoutMillis).start(
     Effect.suspend(() => handler(connection)),

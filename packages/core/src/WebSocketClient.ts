@@ -13,6 +13,7 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Connection from "./Connection.js"
+import type * as Extension from "./engine/Extension.js"
 import { type Answer, Deadline, HandshakeTransport } from "./internal/clientHandshake.js"
 import { WebSocketClient } from "./internal/clientService.js"
 import * as ClientTarget from "./internal/clientTarget.js"
@@ -61,6 +62,11 @@ export interface ConnectOptions extends Connection.Options {
   readonly headers?: Headers.Input | undefined
   /** The `Origin` header. Default none, since only browsers must send it (RFC 6455 §4.1 item 8). */
   readonly origin?: string | undefined
+  /**
+   * Extensions to offer, the ones wanted most first; see `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default:
+   * none. `layerGlobal` leaves them to the platform. RFC 6455 §9.
+   */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** How long each phase of opening may take; a timeout names the phase. Default 10 seconds. */
   readonly handshakeTimeout?: Duration.DurationInput | undefined
   /** Deadlines of single phases, in place of `handshakeTimeout`. */
@@ -195,8 +201,8 @@ export const fromDialer = (dialer: Dialer, platform: Omit<Connection.PlatformOpt
       const place = ClientTarget.place(url, options)
       if (place instanceof HandshakeError) return Effect.fail(place)
       const settings = Connection.settings(options, { ...platform, role: "client" })
-      return open(dialer, place, options, (transport, { response, subprotocol }) =>
-        Effect.map(Connection.fromSettings(transport, settings, subprotocol), (connection) =>
+      return open(dialer, place, options, (transport, { extensions, response, subprotocol }) =>
+        Effect.map(Connection.fromSettings(transport, settings, subprotocol, extensions), (connection) =>
           Connection.answeredWith(connection, response)
         )
       )
@@ -217,8 +223,16 @@ export interface Detached {
 }
 
 /**
+ * Options of {@link detach}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachOptions extends Omit<ConnectOptions, keyof Connection.Options | "extensions"> {}
+
+/**
  * Performs the opening handshake as {@link connect} does and gives the bytes away: to pass them on as they are (`Transport.join`), or
- * for another implementation of frames.
+ * for another implementation of frames. No extension is offered.
  *
  * @since 0.1.0
  * @category constructors
@@ -226,7 +240,7 @@ export interface Detached {
 export const detach = (
   dialer: Dialer,
   url: string | URL,
-  options: Omit<ConnectOptions, keyof Connection.Options> = {}
+  options: DetachOptions = {}
 ): Effect.Effect<Detached, HandshakeError, Scope.Scope> =>
   Effect.suspend(() => {
     const place = ClientTarget.place(url, options)

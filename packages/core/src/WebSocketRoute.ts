@@ -37,7 +37,9 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
+import * as Extension from "./engine/Extension.js"
 import * as Handshake from "./engine/Handshake.js"
+import { formatExtensions } from "./engine/headerGrammar.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
@@ -178,6 +180,11 @@ export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
    * Default: none.
    */
   readonly subprotocols?: SubprotocolChoice | undefined
+  /**
+   * Extensions that the route agrees to when a client offers them, in the order in which they transform what is sent; see
+   * `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default: none. RFC 6455 §9.
+   */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: OriginPolicy | undefined
   /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
@@ -356,7 +363,7 @@ export const detach = (
   options: DetachOptions = {}
 ): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-    Effect.acquireRelease(TakeOver.takeOver(request, request, options), ({ transport }) =>
+    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
       Effect.sync(() => transport.abort())
     )
   )
@@ -530,6 +537,7 @@ class Route {
   private readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
+  private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
   private drainTimeoutMillis = 0
@@ -539,6 +547,9 @@ class Route {
     private readonly handler: AnyHandler
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    this.extensions = options.extensions ?? []
+    const misuse = Extension.misuse(this.extensions)
+    if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
     const { accept, headers, path, urlParams } = options
     this.plain = accept === undefined && headers === undefined && path === undefined && urlParams === undefined
   }
@@ -625,6 +636,12 @@ class Route {
       "sec-websocket-accept": Handshake.acceptKey(check.key)
     }
     if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    const extensions = Extension.negotiate(this.extensions, check.extensions)
+    if (extensions.length > 0) {
+      const text = formatExtensions(extensions)
+      if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
+      headers["sec-websocket-extensions"] = text
+    }
     let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
     if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
     response = HttpServerResponse.setHeaders(response, headers)
@@ -639,7 +656,9 @@ class Route {
     return Effect.as(
       HttpApp.appendPreResponseHandler((outer, final) =>
         // A middleware may have replaced the 101 by an ordinary response.
-        final.status === 101 ? this.begin(upgrade, outer, final, accepted, context, refs) : Effect.succeed(final)
+        final.status === 101
+          ? this.begin(upgrade, outer, final, accepted, extensions, context, refs)
+          : Effect.succeed(final)
       ),
       response
     )
@@ -650,6 +669,7 @@ class Route {
     request: HttpServerRequest.HttpServerRequest,
     response: HttpServerResponse.HttpServerResponse,
     accepted: Accepted<any, any, any, any>,
+    extensions: ReadonlyArray<Extension.Agreed>,
     context: Context.Context<never>,
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
@@ -680,7 +700,8 @@ class Route {
         transport,
         this.settingsOf(server.platform),
         accepted.subprotocol,
-        clock
+        clock,
+        extensions
       )
       new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
         this.handle(connection, accepted),

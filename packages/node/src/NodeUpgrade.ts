@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto"
 import type * as Http from "node:http"
 import type { Duplex } from "node:stream"
 import { Connection, type Message, Upgrade } from "@effect-ws/core"
-import { Handshake } from "@effect-ws/core/engine"
+import { Extension, Handshake } from "@effect-ws/core/engine"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -65,7 +65,8 @@ export const attach = (
     Connection.fromSettings(
       NodeTransport.fromDuplex(stream, options.head),
       Connection.settings(options, { role: options.role, slab }),
-      options.subprotocol
+      options.subprotocol,
+      options.extensions
     )
   )
 
@@ -120,7 +121,7 @@ export const detach = (
   options: DetachOptions = {}
 ): Effect.Effect<{ readonly stream: Duplex; readonly subprotocol: string | undefined }, Refusal> =>
   Effect.suspend(() => {
-    const checked = check(request, options)
+    const checked = check(request, { ...options, extensions: [] })
     if (checked instanceof Refusal) {
       guard(stream)
       answer(stream, checked)
@@ -155,6 +156,8 @@ export class Refusal extends Data.TaggedError("Refusal")<{
  * @category models
  */
 export interface Options<A = void, R = never> extends Connection.Options, DetachOptions {
+  /** Extensions to agree to, as those of `WebSocketRoute`. Default: none. */
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /**
    * The path without the query, or a predicate of it; several on one server are asked in the order in which they came. Default: all.
    */
@@ -287,6 +290,8 @@ class Endpoint {
     private readonly handler: AnyHandler,
     private readonly runtime: Runtime.Runtime<any>
   ) {
+    const misuse = Extension.misuse(options.extensions ?? [])
+    if (misuse !== undefined) throw new TypeError(`a server can't have these extensions: ${misuse}`)
     const platform = { role: "server", slab } as const
     this.settings = Connection.settings(options, platform)
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
@@ -340,7 +345,7 @@ class Endpoint {
     accepted: unknown
   ): void {
     if (stream.destroyed || !stream.writable) return
-    const { subprotocol } = checked
+    const { extensions, subprotocol } = checked
     stream.off("error", ignore)
     stream.off("end", abandon)
     stream.off("finish", linger)
@@ -351,6 +356,7 @@ class Endpoint {
       transport,
       settings,
       subprotocol,
+      extensions,
       runtime,
       handlerTimeoutMillis,
       handler: (socket) => handler(socket, { request, accepted, subprotocol })
@@ -371,11 +377,12 @@ interface Checked {
   /** The whole 101. */
   readonly head: string
   readonly subprotocol: string | undefined
+  readonly extensions: ReadonlyArray<Extension.Agreed>
 }
 
 /** Throws what is the application's fault. */
-const check = (request: Http.IncomingMessage, options: DetachOptions): Checked | Refusal => {
-  const { origins = "same", responseHeaders, subprotocols = [] } = options
+const check = (request: Http.IncomingMessage, options: Options<any, any>): Checked | Refusal => {
+  const { extensions: supported = [], origins = "same", responseHeaders, subprotocols = [] } = options
   // Of Node's headers only Set-Cookie is an array, which no request has.
   const headers = request.headers as Handshake.Headers
   const parsed = Handshake.checkRequest({ method: request.method ?? "", httpVersion: request.httpVersion, headers })
@@ -390,9 +397,10 @@ const check = (request: Http.IncomingMessage, options: DetachOptions): Checked |
       : Handshake.selectSubprotocol(offered, subprotocols)
   // RFC 6455 §4.2.2 item 5: one of those offered, or none
   const subprotocol = chosen !== undefined && offered.includes(chosen) ? chosen : undefined
-  const head = Handshake.formatAccept({ key: parsed.key, subprotocol }, responseHeaders)
+  const extensions = Extension.negotiate(supported, parsed.extensions)
+  const head = Handshake.formatAccept({ key: parsed.key, subprotocol, extensions }, responseHeaders)
   if (typeof head !== "string") throw new TypeError(`the 101 can't be sent: ${head.field}: ${head.message}`)
-  return { head, subprotocol }
+  return { head, subprotocol, extensions }
 }
 
 const gone = new Refusal({ status: 499, body: "the client is gone" })

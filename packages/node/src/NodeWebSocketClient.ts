@@ -149,6 +149,6 @@ export const connectDuplex = (
  */
 export const detach = (
   url: string | URL,
-  options: Omit<WebSocketClient.ConnectOptions, keyof Connection.Options> & DialOptions = {}
+  options: WebSocketClient.DetachOptions & DialOptions = {}
 ): Effect.Effect<WebSocketClient.Detached, WebSocketError.HandshakeError, Scope.Scope> =>
   WebSocketClient.detach(Dial.dialer(options), url, options)

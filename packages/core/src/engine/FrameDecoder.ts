@@ -19,7 +19,7 @@ export interface ControlFrame {
   readonly payload: Uint8Array
 }
 
-/** A message whose first frame had a reserved bit set, for the extension that uses it. @since 0.1.0 */
+/** A message that extensions have to decode, `reserved` the reserved bits of its first frame; the payload is the receiver's. @since 0.1.0 */
 export interface ExtendedMessage {
   readonly _tag: "Extended"
   readonly opcode: number
@@ -48,6 +48,8 @@ export interface Options {
   readonly natives: Natives
   /** The reserved bits that active extensions use on the first frame of a message. */
   readonly reservedBits?: number | undefined
+  /** Whether messages without such a bit are for the extensions too. */
+  readonly extendsAll?: boolean | undefined
 }
 
 /** Fed with `feed`, asked with `decode`. @since 0.1.0 */
@@ -75,6 +77,7 @@ export class FrameDecoder {
 
   private readonly masked: boolean
   private readonly reservedBits: number
+  private readonly extendsAll: boolean
   private readonly limits: Limits
   private readonly natives: Natives
   private readonly assembler: MessageAssembler
@@ -82,6 +85,7 @@ export class FrameDecoder {
   constructor(options: Options) {
     this.masked = options.masked
     this.reservedBits = options.reservedBits ?? 0
+    this.extendsAll = options.extendsAll === true
     this.limits = options.limits
     this.natives = options.natives
     this.assembler = new MessageAssembler(options.natives)
@@ -113,14 +117,7 @@ export class FrameDecoder {
       if (!this.inPayload && !this.readHeader(out)) break
       const at = this.position
       const length = this.remaining
-      if (
-        at + length > end ||
-        this.opcode === Opcode.continuation ||
-        !this.fin ||
-        this.opcode >= 8 ||
-        this.reserved !== 0 ||
-        this.inPayload
-      ) {
+      if (at + length > end || this.opcode === Opcode.continuation || !this.fin || this.opcode >= 8 || this.inPayload) {
         const completed = this.readPayload(out)
         if (completed >= 0) {
           messages++
@@ -132,6 +129,12 @@ export class FrameDecoder {
       this.position = at + length
       messages++
       bytes += length
+      if (this.reserved !== 0 || this.extendsAll) {
+        if (this.masked) this.unmask(at, at + length)
+        const payload = view(chunk, at, at + length)
+        out.push({ _tag: "Extended", opcode: this.opcode, reserved: this.reserved, payload })
+        continue
+      }
       if (length === 0) {
         out.push(this.opcode === Opcode.text ? "" : new Uint8Array(0))
         continue
@@ -242,9 +245,11 @@ export class FrameDecoder {
     }
     if (opcode < 8) {
       const total = length + this.assembler.length
-      if (total > this.limits.maxMessageBytes) {
-        return this.failHeader(out, "MessageTooBig", `${total} bytes, limit ${this.limits.maxMessageBytes}`)
-      }
+      const { maxMessageBytes } = this.limits
+      // What an extension made of a message may be a little larger; its own size is checked when it is decoded.
+      const allowed =
+        this.reservedBits === 0 && !this.extendsAll ? maxMessageBytes : maxMessageBytes + (maxMessageBytes >>> 8) + 64
+      if (total > allowed) return this.failHeader(out, "MessageTooBig", `${total} bytes, limit ${maxMessageBytes}`)
     }
     if (this.masked) {
       if (available < size + 4) return 0
@@ -289,7 +294,7 @@ export class FrameDecoder {
         for (let i = start; i < end; i++) this.control![this.controlLength++] = this.chunk[i]!
       }
     } else {
-      const isText = assembler.opcode === Opcode.text && assembler.reserved === 0
+      const isText = assembler.opcode === Opcode.text && assembler.reserved === 0 && !this.extendsAll
       if (!assembler.append(this.chunk, start, end, this.fin ? this.remaining : 0, isText)) {
         this.fail(out, "InvalidText")
         return -1
@@ -309,7 +314,8 @@ export class FrameDecoder {
 
   private finishMessage(out: Array<Item>): number {
     const { length, opcode, reserved } = this.assembler
-    if (reserved !== 0) out.push({ _tag: "Extended", opcode, reserved, payload: this.assembler.takeBytes() })
+    if (reserved !== 0 || this.extendsAll)
+      out.push({ _tag: "Extended", opcode, reserved, payload: this.assembler.takeBytes() })
     else if (opcode === Opcode.binary) out.push(this.assembler.takeBytes())
     else if (this.assembler.atBoundary) out.push(this.assembler.takeText())
     // No detail: a text in one chunk fails the same way, wherever its bad byte is.

@@ -10,8 +10,8 @@ import { finBit, maskBit } from "./Opcode.js"
 /** The largest header: two bytes, eight of length, four of mask. @since 0.1.0 */
 export const maxHeaderBytes = 14
 
-/** Payloads up to this size are copied behind their header; a larger one is a piece of its own. */
-const inlineBytes = 8 * 1024
+/** Payloads up to this size are copied behind their header; a larger one is a piece of its own. @since 0.1.0 */
+export const inlineBytes = 8 * 1024
 
 /** The number of bytes of the header of a frame with this payload. @since 0.1.0 */
 export const headerBytes = (payloadBytes: number, masked: boolean): number =>

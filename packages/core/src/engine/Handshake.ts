@@ -2,11 +2,13 @@
  * The opening handshake of RFC 6455 §4 as data, both roles: a server checks a request and formats the response, a client formats
  * a request and checks the response. Nothing here reads, writes, waits or throws; what is wrong is a value with the broken rule.
  *
- * Left to others: cutting bytes into heads (`HttpHead`), which extensions to agree on, random bytes, deadlines.
+ * Left to others: cutting bytes into heads (`HttpHead`), judging extensions (`Extension`), random bytes, deadlines.
  * Header text holds one byte per code unit (Latin-1).
  */
 import * as base64 from "./base64.js"
+import * as Extension from "./Extension.js"
 import {
+  clip,
   type ExtensionOffer,
   equalsIgnoreCase,
   formatExtensions,
@@ -93,7 +95,7 @@ export interface AcceptedRequest {
   readonly key: string
   /** What the client offers, in its order. */
   readonly subprotocols: ReadonlyArray<string>
-  /** What the client offers, in its order; a name may come several times. */
+  /** What the client offers, in its order; a name may come several times. For `Extension.negotiate`. */
   readonly extensions: ReadonlyArray<ExtensionOffer>
   /** `Origin` as sent; `undefined` when absent, as it is from programs that are no browser. See {@link checkOrigin}. */
   readonly origin: string | undefined
@@ -404,7 +406,7 @@ export interface Agreement {
   /** From {@link AcceptedRequest}. */
   readonly key: string
   readonly subprotocol?: string | undefined
-  /** In the order in which they apply to a message that is sent. */
+  /** From `Extension.negotiate`, in the order in which they apply to a message that is sent. */
   readonly extensions?: ReadonlyArray<ExtensionOffer> | undefined
 }
 
@@ -516,6 +518,7 @@ export interface ClientRequest {
   readonly key: string
   /** In order of preference; tokens, none twice. */
   readonly subprotocols: ReadonlyArray<string>
+  /** From `Extension.offer`. */
   readonly extensions?: ReadonlyArray<ExtensionOffer> | undefined
   readonly origin?: string | undefined
   /** More headers. `Host` replaces `host` here; the handshake's other headers are refused. */
@@ -598,7 +601,8 @@ export interface Response {
   /** The key of the request. */
   readonly key: string
   readonly offeredSubprotocols: ReadonlyArray<string>
-  readonly offeredExtensions: ReadonlyArray<{ readonly name: string }>
+  /** From `Extension.offer`, as in the request. */
+  readonly offeredExtensions: ReadonlyArray<Extension.Offered>
 }
 
 /**
@@ -611,8 +615,8 @@ export interface AcceptedResponse {
   readonly _tag: "Accepted"
   /** `undefined` when the server chose none, which RFC 6455 allows even when some were offered. */
   readonly subprotocol: string | undefined
-  /** What the server agrees to, in its order, each by an offered name and none twice; parameters are not judged here. */
-  readonly extensions: ReadonlyArray<ExtensionOffer>
+  /** What the server agrees to, in its order, and the client's extensions accepted; for `Extension.open`. */
+  readonly extensions: ReadonlyArray<Extension.Agreed>
 }
 
 /**
@@ -632,8 +636,7 @@ export type ResponseRule =
   | "SubprotocolDuplicate"
   | "SubprotocolNotOffered"
   | "ExtensionSyntax"
-  | "ExtensionDuplicate"
-  | "ExtensionNotOffered"
+  | Extension.Unacceptable["rule"]
 
 /**
  * A response that opens nothing; the client closes the transport.
@@ -684,22 +687,17 @@ export const checkResponse = (response: Response): AcceptedResponse | RejectedRe
       ? reject("AcceptDuplicate", "Sec-WebSocket-Accept is there more than once")
       : reject("Accept", `the response has ${shown("Sec-WebSocket-Accept", accept)}, which does not answer the key`)
   }
-  // check 5; §9.1: one acceptance per name, since parameters of two would contradict each other
-  let extensions: ReadonlyArray<ExtensionOffer> | undefined = none
+  // check 5
+  let extensions: ReadonlyArray<Extension.Agreed> = none
   const extensionHeader = headers["sec-websocket-extensions"]
   if (extensionHeader !== undefined) {
-    extensions = parseExtensions(extensionHeader)
-    if (extensions === undefined) {
+    const answers = parseExtensions(extensionHeader)
+    if (answers === undefined) {
       return reject("ExtensionSyntax", `${shown("Sec-WebSocket-Extensions", extensionHeader)} is no list of extensions`)
     }
-    const names = new Set<string>()
-    for (const { name } of extensions) {
-      if (!response.offeredExtensions.some((offer) => offer.name === name)) {
-        return reject("ExtensionNotOffered", `the server chose an extension that was not offered: ${clip(name)}`)
-      }
-      if (names.has(name)) return reject("ExtensionDuplicate", `the server chose an extension twice: ${clip(name)}`)
-      names.add(name)
-    }
+    const agreed = Extension.accept(response.offeredExtensions, answers)
+    if ("_tag" in agreed) return reject(agreed.rule, agreed.message)
+    extensions = agreed
   }
   // check 6
   const subprotocolHeader = headers["sec-websocket-protocol"]
@@ -718,9 +716,6 @@ export const checkResponse = (response: Response): AcceptedResponse | RejectedRe
 
 const shown = (name: string, value: string | undefined): string =>
   value === undefined ? `no ${name}` : `${name}: ${clip(value)}`
-
-/** What a peer sent, short enough for a message. */
-const clip = (value: string): string => (value.length > 100 ? `${value.slice(0, 100)}...` : value)
 
 // -----------------------------------------------------------------------------------------------------------------------
 // both

@@ -7,7 +7,9 @@
  */
 import { ByteWriter, portableSlab, type Slab } from "./byteWriter.js"
 import * as CloseCode from "./CloseCode.js"
-import { type ControlFrame, FrameDecoder, type Item } from "./FrameDecoder.js"
+import { ExtendedOutput } from "./ExtendedOutput.js"
+import type { Pipeline } from "./Extension.js"
+import { type ControlFrame, type ExtendedMessage, FrameDecoder, type Item } from "./FrameDecoder.js"
 import { writeFrame } from "./FrameEncoder.js"
 import * as Limits from "./Limits.js"
 import { type Natives, portable } from "./Natives.js"
@@ -84,12 +86,18 @@ export interface Options {
    * it can still be answered (§5.5.1: "as soon as practical"). Default: false, it is written at once.
    */
   readonly deferEnd?: boolean | undefined
-  /** Reserved bits that the negotiated extensions use. */
-  readonly reservedBits?: number | undefined
+  /** The extensions that were agreed on; closed when the conversation is over. */
+  readonly pipeline?: Pipeline | undefined
+  /**
+   * Called when an extension finished what it could not do at once, never from within another call: there may be output, input
+   * that `resume` goes on with, and these actions. Needed with `pipeline`.
+   */
+  readonly onProgress?: ((actions: ReadonlyArray<Action>) => void) | undefined
 }
 
 const open: State = { _tag: "Open" }
 const noActions: ReadonlyArray<Action> = []
+const noProgress = () => {}
 const noCloseFrame: CloseFrame = { code: undefined, reason: "" }
 
 /** See the module. Messages that are sent or received belong to the receiving side from then on. @since 0.1.0 */
@@ -105,6 +113,16 @@ export class Protocol {
   private readonly randomKey: (() => number) | undefined
   private readonly deferEnd: boolean
   private readonly decoder: FrameDecoder
+  // With extensions only.
+  private readonly pipeline: Pipeline | undefined
+  private readonly extended: ExtendedOutput | undefined
+  private readonly onProgress: (actions: ReadonlyArray<Action>) => void
+  private readonly decoded: (result: Uint8Array | Violation) => void
+  /** Opcode of the message that an extension decodes, 0 when there is none. */
+  private decoding = 0
+  /** The end, once all is sent that was to be sent before. */
+  private afterOutput: CloseFrame | undefined
+  private closeWaits = false
 
   constructor(options: Options) {
     const slab = options.slab ?? portableSlab
@@ -118,8 +136,24 @@ export class Protocol {
       masked: options.role === "server",
       limits: this.limits,
       natives: slab.natives ?? portable,
-      reservedBits: options.reservedBits
+      reservedBits: options.pipeline?.reservedBits,
+      extendsAll: options.pipeline?.decodesAll
     })
+    const { pipeline } = options
+    this.pipeline = pipeline
+    this.onProgress = options.onProgress ?? noProgress
+    this.decoded = pipeline === undefined ? noProgress : (result) => this.decodedLater(result)
+    this.extended =
+      pipeline === undefined
+        ? undefined
+        : new ExtendedOutput(pipeline, this.output, () => this.nextKey(), {
+            outputAdvanced: () => this.outputAdvanced(),
+            outputFailed: (broken) => {
+              const actions: Array<Action> = []
+              this.failWith(broken, actions)
+              this.onProgress(actions)
+            }
+          })
   }
 
   /** Whether input is held back because the consumer is behind; `resume` goes on with it. */
@@ -127,9 +161,19 @@ export class Protocol {
     return this.decoder.paused
   }
 
+  /** Whether an extension works on a received message: nothing may be received or resumed until `onProgress`. */
+  get busy(): boolean {
+    return this.decoding !== 0
+  }
+
+  /** Bytes of messages that wait for an extension before they become output. */
+  get waitingBytes(): number {
+    return this.extended === undefined ? 0 : this.extended.waitingBytes
+  }
+
   /**
    * Received bytes, which are the engine's from now on (it unmasks in place). At most `maxMessages` messages and about
-   * `maxBytes` are decoded; if then `paused` is true the rest waits for `resume`, and no more may be received before.
+   * `maxBytes` are decoded; if then `paused` or `busy` is true the rest waits, and no more may be received before.
    */
   receive(
     chunk: Uint8Array,
@@ -143,7 +187,7 @@ export class Protocol {
 
   /** Decodes more of the input that was held back. */
   resume(maxMessages = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY): ReadonlyArray<Action> {
-    return this.decoder.paused ? this.decode(maxMessages, maxBytes) : noActions
+    return this.decoder.paused && this.decoding === 0 ? this.decode(maxMessages, maxBytes) : noActions
   }
 
   /** The transport has written all output: pongs before this do not count as pending. */
@@ -157,9 +201,16 @@ export class Protocol {
     this.transportBlocked = true
   }
 
-  /** Sends a message in one frame; `false` when no message may be sent any more. */
-  send(message: Message): boolean {
+  /**
+   * Sends a message in one frame; `false` when no message may be sent any more. `compress` is the sender's wish for extensions which
+   * compress.
+   */
+  send(message: Message, compress?: boolean): boolean {
     if (!this.maySend()) return false
+    if (this.extended !== undefined) {
+      this.extended.send(message, compress)
+      return true
+    }
     const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
     writeFrame(this.output, Opcode.finBit | opcode, message, this.nextKey())
     return true
@@ -172,7 +223,8 @@ export class Protocol {
   sendFragment(kind: "text" | "binary" | "continuation", payload: Message, fin: boolean): boolean {
     if (!this.maySend()) return false
     const opcode = kind === "text" ? Opcode.text : kind === "binary" ? Opcode.binary : Opcode.continuation
-    writeFrame(this.output, (fin ? Opcode.finBit : 0) | opcode, payload, this.nextKey())
+    if (this.extended !== undefined) this.extended.sendFragment(opcode, payload, fin)
+    else writeFrame(this.output, (fin ? Opcode.finBit : 0) | opcode, payload, this.nextKey())
     return true
   }
 
@@ -182,8 +234,17 @@ export class Protocol {
    */
   sendEncoded(frames: Uint8Array): boolean {
     if (!this.maySend()) return false
-    this.output.push(frames)
+    if (this.extended !== undefined) this.extended.sendEncoded(frames)
+    else this.output.push(frames)
     return true
+  }
+
+  /**
+   * Keeps a place among the messages for whole frames that come later (a broadcast that is compressed once for many); `undefined` when no message
+   * may be sent, or without extensions.
+   */
+  reserve(bytes: number): ((frames: Uint8Array | undefined) => void) | undefined {
+    return this.maySend() ? this.extended?.reserve(bytes) : undefined
   }
 
   /** Sends a ping with at most 125 bytes; `false` when the connection is not open. */
@@ -205,14 +266,14 @@ export class Protocol {
     if (this.state._tag === "Ending") return this.proceed()
     if (this.state._tag !== "Open") return noActions
     const sent: CloseFrame = { code, reason }
-    this.writeClose(sent)
     this.state = { _tag: "Closing", sent }
+    this.sendClose(sent)
     return [{ _tag: "StartCloseTimer" }]
   }
 
   /** Goes on with what `EndPending` told of: writes our close frame. Nothing happens in other states. */
   proceed(): ReadonlyArray<Action> {
-    if (this.state._tag !== "Ending") return noActions
+    if (this.state._tag !== "Ending" || this.afterOutput !== undefined) return noActions
     const { pending } = this.state
     const actions: Array<Action> = []
     if ("rule" in pending) this.failWith(pending, actions)
@@ -231,7 +292,10 @@ export class Protocol {
   transportEnded(): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return [{ _tag: "EndTransport" }]
     // The peer may still read: what it is owed goes out before our FIN.
-    if (this.state._tag === "Ending") return [...this.proceed(), { _tag: "EndTransport" }]
+    if (this.state._tag === "Ending") {
+      const actions = this.proceed()
+      return this.afterOutput === undefined ? [...actions, { _tag: "EndTransport" }] : actions
+    }
     const began = this.state._tag === "Closing"
     const actions: Array<Action> = [...this.lose(), { _tag: "EndTransport" }]
     if (!began) actions.push({ _tag: "StartCloseTimer" })
@@ -245,7 +309,7 @@ export class Protocol {
 
   /** The close timeout passed since the last `StartCloseTimer`. */
   closeTimerFired(): ReadonlyArray<Action> {
-    if (this.state._tag === "Ending") return this.proceed()
+    if (this.state._tag === "Ending" && this.afterOutput === undefined) return this.proceed()
     return [...this.lose(), { _tag: "AbortTransport" }]
   }
 
@@ -268,6 +332,7 @@ export class Protocol {
   }
 
   private decode(maxMessages: number, maxBytes: number): ReadonlyArray<Action> {
+    if (this.pipeline !== undefined) return this.decodeExtended(this.pipeline, maxMessages, maxBytes)
     const items: Array<Item> = []
     this.decoder.decode(items, maxMessages, maxBytes)
     const count = items.length
@@ -290,10 +355,115 @@ export class Protocol {
       }
       if (item._tag === "Violation") this.ended(item, actions)
       else if (item._tag === "Control") this.control(item, actions)
-      else this.failWith(violation("ExtensionFailure", "no extension takes the message"), actions)
     }
     if (messages.length > 0) actions.push({ _tag: "Deliver", messages })
     return actions
+  }
+
+  /** One message at a time: how much an extension makes of it counts, and it may take its time. */
+  private decodeExtended(pipeline: Pipeline, maxMessages: number, maxBytes: number): ReadonlyArray<Action> {
+    const actions: Array<Action> = []
+    let messages: Array<Message> = []
+    let bytes = 0
+    let count = 0
+    const items: Array<Item> = []
+    do {
+      items.length = 0
+      // With nothing left of the budget this only finds out whether there is input left.
+      this.decoder.decode(items, count < maxMessages && bytes < maxBytes ? 1 : 0, Number.POSITIVE_INFINITY)
+      for (let i = 0; i < items.length && this.state._tag !== "Closed"; i++) {
+        const item = items[i]!
+        let result: Message | Violation | ControlFrame | undefined
+        if (isMessage(item) || item._tag !== "Extended") result = item
+        else result = this.decodeOne(pipeline, item)
+        if (result === undefined) continue
+        if (isMessage(result)) {
+          messages.push(result)
+          bytes += result.length
+          count++
+          continue
+        }
+        if (messages.length > 0) {
+          actions.push({ _tag: "Deliver", messages })
+          messages = []
+        }
+        if (result._tag === "Violation") this.ended(result, actions)
+        else this.control(result, actions)
+      }
+    } while (
+      this.decoder.paused &&
+      this.decoding === 0 &&
+      this.state._tag !== "Closed" &&
+      count < maxMessages &&
+      bytes < maxBytes
+    )
+    if (messages.length > 0) actions.push({ _tag: "Deliver", messages })
+    return actions
+  }
+
+  private decodeOne(pipeline: Pipeline, item: ExtendedMessage): Message | Violation | undefined {
+    const result = pipeline.decode(
+      {
+        payload: item.payload,
+        isText: item.opcode === Opcode.text,
+        rsv: item.reserved,
+        maxBytes: this.limits.maxMessageBytes
+      },
+      this.decoded
+    )
+    if (result === undefined) {
+      this.decoding = item.opcode
+      return undefined
+    }
+    return this.decodedMessage(item.opcode, result)
+  }
+
+  private decodedLater(result: Uint8Array | Violation): void {
+    const opcode = this.decoding
+    if (opcode === 0 || this.state._tag === "Closed") return
+    this.decoding = 0
+    const message = this.decodedMessage(opcode, result)
+    const actions: Array<Action> = []
+    if (isMessage(message)) actions.push({ _tag: "Deliver", messages: [message] })
+    else this.ended(message, actions)
+    this.onProgress(actions)
+  }
+
+  private decodedMessage(opcode: number, result: Uint8Array | Violation): Message | Violation {
+    if (!(result instanceof Uint8Array)) {
+      this.decoder.stop()
+      return result
+    }
+    const { natives } = this.output
+    if (opcode === Opcode.text) {
+      const text = natives.decodeText(result, 0, result.length)
+      if (text !== undefined) return text
+      this.decoder.stop()
+      return violation("InvalidText")
+    }
+    // A result is only lent, unless it is all of its memory.
+    return result.length === result.buffer.byteLength ? result : result.slice()
+  }
+
+  /** Something that waited for an extension was sent. */
+  private outputAdvanced(): void {
+    const actions: Array<Action> = []
+    const { afterOutput } = this
+    if (afterOutput !== undefined && this.extended!.isIdle && this.state._tag !== "Closed") {
+      this.afterOutput = undefined
+      this.completeClose(afterOutput, this.state._tag === "Closing" ? this.state.sent : undefined, actions)
+    }
+    this.onProgress(actions)
+  }
+
+  /** Our close frame leaves behind what was sent before it. */
+  private sendClose(frame: CloseFrame): void {
+    if (this.extended === undefined) return this.writeClose(frame)
+    this.closeWaits = true
+    this.extended.sendLast(() => {
+      this.closeWaits = false
+      this.writeClose(frame)
+    })
   }
 
   private control({ opcode, payload }: ControlFrame, actions: Array<Action>): void {
@@ -331,6 +501,14 @@ export class Protocol {
 
   /** Both close frames are there once ours is written, if `began` says that it was not before. */
   private completeClose(received: CloseFrame, began: CloseFrame | undefined, actions: Array<Action>): void {
+    if (this.extended?.isIdle === false) {
+      this.afterOutput = received
+      if (began === undefined && this.state._tag !== "Ending") {
+        this.state = { _tag: "Ending", pending: received }
+        actions.push({ _tag: "StartCloseTimer" })
+      }
+      return
+    }
     const sent = began ?? received
     if (began === undefined) this.writeClose(sent)
     actions.push(
@@ -353,7 +531,7 @@ export class Protocol {
     if (this.state._tag === "Closed") return
     const began = this.state._tag === "Closing" ? this.state.sent : undefined
     const sent = began ?? { code: broken.code, reason: truncate(describe(broken), CloseCode.maxReasonBytes) }
-    if (began === undefined) this.writeClose(sent)
+    if (began === undefined || this.closeWaits) this.writeClose(sent)
     this.decoder.stop()
     actions.push(
       this.finish(failure(broken, sent)),
@@ -364,12 +542,14 @@ export class Protocol {
   }
 
   private maySend(): boolean {
-    return this.state === open || this.state._tag === "Ending"
+    return this.state === open || (this.state._tag === "Ending" && this.afterOutput === undefined)
   }
 
   private finish(info: CloseInfo): Action {
     this.state = { _tag: "Closed", info }
     this.decoder.stop()
+    this.decoding = 0
+    this.extended?.stop()
     return { _tag: "Closed", info }
   }
 

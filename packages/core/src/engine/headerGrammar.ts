@@ -215,6 +215,9 @@ export const trimSpace = (text: string): string => {
   return start === 0 && end === text.length ? text : text.slice(start, end)
 }
 
+/** What a peer sent, short enough for a message. */
+export const clip = (value: string): string => (value.length > 100 ? `${value.slice(0, 100)}...` : value)
+
 const skipSpace = (text: string, at: number): number => {
   while (at < text.length && isSpaceCode(text.charCodeAt(at))) at++
   return at

@@ -1,6 +1,8 @@
 /** The sans-I/O engine: bytes in, values out, without Effect and without any platform's modules. */
 export { ByteWriter, makeSlab, portableSlab, type Slab } from "./byteWriter.js"
 export * as CloseCode from "./CloseCode.js"
+export * as DeflateParameters from "./deflateParameters.js"
+export * as Extension from "./Extension.js"
 export * as FrameDecoder from "./FrameDecoder.js"
 export * as FrameEncoder from "./FrameEncoder.js"
 export * as Handshake from "./Handshake.js"

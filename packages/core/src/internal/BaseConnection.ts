@@ -67,7 +67,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Whether messages may be sent. */
   protected abstract isOpen(): boolean
   /** Puts a message out; `isOpen` was asked. */
-  protected abstract write(message: Message): void
+  protected abstract write(message: Message, compress?: boolean): void
   protected abstract writeFragment(kind: Kind | "continuation", payload: Message, fin: boolean): void
   /** Bytes put out and not yet sent. */
   protected abstract buffered(): number
@@ -362,21 +362,26 @@ export abstract class BaseConnection implements Flush.Flushable {
     return this.boundSend
   }
 
-  private sendNow(message: Message): Effect.Effect<void, ConnectionClosed> {
+  get sendWith() {
+    return (message: Message, options: { readonly compress?: boolean | undefined }) =>
+      Effect.suspend(() => this.sendNow(message, options.compress))
+  }
+
+  private sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
-    return this.mayPass ? this.putOut(message) : this.sendLater(message)
+    return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
 
   // Apart from `sendNow`, whose calls would all pay for what the closure captures.
-  private sendLater(message: Message): Effect.Effect<void, ConnectionClosed> {
+  private sendLater(message: Message, compress: boolean | undefined): Effect.Effect<void, ConnectionClosed> {
     return this.awaitStep(
-      () => (!this.isOpen() ? this.closedError() : this.hasRoom ? this.putOut(message) : undefined),
+      () => (!this.isOpen() ? this.closedError() : this.hasRoom ? this.putOut(message, compress) : undefined),
       true
     )
   }
 
-  private putOut(message: Message): Effect.Effect<void, ConnectionClosed> {
-    this.write(message)
+  private putOut(message: Message, compress: boolean | undefined): Effect.Effect<void, ConnectionClosed> {
+    this.write(message, compress)
     this.wrote()
     return this.isBelowMark ? Effect.void : this.awaitSent
   }

@@ -2,6 +2,8 @@
  * The meeting of engine and I/O: a connection that speaks RFC 6455 over a Transport. It performs the engine's actions from
  * first to last, holds reading back while the consumer is behind, and keeps the heartbeat and the close timer.
  */
+
+import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -9,6 +11,7 @@ import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
 import type { Slab } from "../engine/byteWriter.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import * as Extension from "../engine/Extension.js"
 import type { Limits } from "../engine/Limits.js"
 import * as Opcode from "../engine/Opcode.js"
 import { type Action, type CloseInfo, Protocol, type Role } from "../engine/Protocol.js"
@@ -44,6 +47,10 @@ interface PendingPing {
 }
 
 const noBytes = new Uint8Array(0)
+
+const logDefect = (cause: unknown, extension: string): void => {
+  Effect.runFork(Effect.logError(`the WebSocket extension ${extension} failed`, Cause.die(cause)))
+}
 const graceMillis = 1000
 
 /** See the module. */
@@ -62,15 +69,30 @@ export class FramedConnection extends BaseConnection implements Listener {
   private pingCount = 0
   private transportClosed = false
   private inGrace = false
+  /** What the transport told of its end while an extension worked on a message that came before. */
+  private endWaits: (() => void) | undefined
 
   constructor(
     private readonly transport: Transport,
     private readonly settings: Settings,
     readonly subprotocol: string | undefined,
-    private readonly clock: Clock.Clock
+    private readonly clock: Clock.Clock,
+    readonly agreed: ReadonlyArray<Extension.Agreed>
   ) {
     super(settings.highWaterMark, settings.cleanCloseCodes)
-    this.protocol = new Protocol({ ...settings, deferEnd: true })
+    this.protocol =
+      agreed.length === 0
+        ? new Protocol({ ...settings, deferEnd: true })
+        : new Protocol({
+            ...settings,
+            deferEnd: true,
+            pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
+            onProgress: (actions) => this.extensionProgressed(actions)
+          })
+  }
+
+  get extensions(): ReadonlyArray<Extension.Agreed> {
+    return this.agreed
   }
 
   get role(): Role {
@@ -92,7 +114,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   onData(chunk: Uint8Array): void {
     this.alive = true
     if (this.info !== undefined) return
-    if (this.protocol.paused || this.held !== undefined) {
+    if (this.protocol.paused || this.protocol.busy || this.held !== undefined) {
       this.held ??= []
       this.held.push(chunk)
       return this.pauseReading()
@@ -110,6 +132,10 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   onEnd(): void {
     this.decodeMore()
+    if (this.protocol.busy) {
+      this.endWaits = () => this.onEnd()
+      return
+    }
     this.perform(this.protocol.transportEnded())
     this.flush()
   }
@@ -118,6 +144,10 @@ export class FramedConnection extends BaseConnection implements Listener {
     this.transportClosed = true
     // What was received can still be taken, whether or not the peer waited for it.
     this.decodeMore()
+    if (this.protocol.busy) {
+      this.endWaits = () => this.onClose(error)
+      return
+    }
     this.perform(this.protocol.transportClosed(), error)
     this.stopTimers()
     this.held = undefined
@@ -134,7 +164,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   }
 
   private get isBehind(): boolean {
-    if (this.protocol.paused) return true
+    if (this.protocol.paused || this.protocol.busy) return true
     if (this.consumerWaits || this.queuedMessages === 0) return false
     const { maxQueuedBytes, maxQueuedMessages } = this.protocol.limits
     return this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes
@@ -149,7 +179,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   // ---- from the consumer -----------------------------------------------------------------------------------------------------
 
   protected decodeMore(): void {
-    while (this.protocol.paused || this.held !== undefined) {
+    while (!this.protocol.busy && (this.protocol.paused || this.held !== undefined)) {
       if (this.protocol.paused) this.perform(this.protocol.resume())
       else {
         const chunk = this.held!.shift()!
@@ -160,9 +190,34 @@ export class FramedConnection extends BaseConnection implements Listener {
     if (this.protocol.output.size > 0) this.wrote()
   }
 
+  /** An extension finished something. */
+  private extensionProgressed(actions: ReadonlyArray<Action>): void {
+    this.perform(actions)
+    const { protocol } = this
+    const { maxQueuedBytes, maxQueuedMessages } = protocol.limits
+    while (!protocol.busy && (protocol.paused || this.held !== undefined)) {
+      if (this.consumerWaits) this.decodeMore()
+      else if (this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes) break
+      else if (protocol.paused) {
+        this.perform(protocol.resume(maxQueuedMessages - this.queuedMessages, maxQueuedBytes - this.queuedBytes))
+      } else {
+        const chunk = this.held!.shift()!
+        if (this.held!.length === 0) this.held = undefined
+        this.receive(chunk)
+      }
+    }
+    const { endWaits } = this
+    if (endWaits !== undefined && !protocol.busy) {
+      this.endWaits = undefined
+      endWaits()
+    } else if (!this.isBehind) this.resumeReading()
+    if (protocol.output.size > 0) this.wrote()
+    else this.wakeSenders()
+  }
+
   protected resumeReading(): void {
     if (!this.readingPaused || this.transportClosed) return
-    if (this.info === undefined && (this.protocol.paused || this.held !== undefined)) return
+    if (this.info === undefined && (this.protocol.paused || this.protocol.busy || this.held !== undefined)) return
     this.readingPaused = false
     // What the peer could not send meanwhile is no sign of its death.
     this.alive = true
@@ -239,8 +294,8 @@ export class FramedConnection extends BaseConnection implements Listener {
     return (_tag === "Open" || _tag === "Ending") && !this.transportClosed
   }
 
-  protected write(message: Message): void {
-    this.protocol.send(message)
+  protected write(message: Message, compress?: boolean): void {
+    this.protocol.send(message, compress)
   }
 
   protected writeFragment(kind: Kind | "continuation", payload: Message, fin: boolean): void {
@@ -248,7 +303,12 @@ export class FramedConnection extends BaseConnection implements Listener {
   }
 
   protected buffered(): number {
-    return this.protocol.output.size + this.transport.bufferedBytes()
+    return this.protocol.output.size + this.protocol.waitingBytes + this.transport.bufferedBytes()
+  }
+
+  /** Keeps a place for frames that come later, if messages of this connection pass through extensions. */
+  reserve(bytes: number): ((frames: Uint8Array | undefined) => void) | undefined {
+    return this.fragmenting ? undefined : this.protocol.reserve(bytes)
   }
 
   /** Puts out bytes that are whole frames already and are never written over; `true` if a flush is due. */

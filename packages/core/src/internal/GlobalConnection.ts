@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import { type ExtensionOffer, parseExtensions } from "../engine/headerGrammar.js"
 import * as Limits from "../engine/Limits.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseFrame, CloseInfo } from "../engine/Protocol.js"
@@ -24,6 +25,7 @@ export interface WebSocketLike {
   readonly readyState: number
   readonly bufferedAmount: number
   readonly protocol: string
+  readonly extensions?: string
   onopen: ((event: never) => void) | null
   onmessage: ((event: never) => void) | null
   onerror: ((event: never) => void) | null
@@ -179,6 +181,10 @@ class GlobalConnection extends BaseConnection implements Connection {
       if (event.error !== undefined) this.platformError = new TransportError({ reason: "Read", cause: event.error })
     }
     socket.onclose = (event: CloseEventLike) => this.closedByPlatform(event)
+  }
+
+  get extensions(): ReadonlyArray<ExtensionOffer> {
+    return parseExtensions(this.socket.extensions ?? "") ?? []
   }
 
   get subprotocol(): string | undefined {

@@ -5,6 +5,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { HandshakeResponse } from "../Connection.js"
+import type * as Extension from "../engine/Extension.js"
 import * as Handshake from "../engine/Handshake.js"
 import * as HttpBody from "../engine/HttpBody.js"
 import * as HttpHead from "../engine/HttpHead.js"
@@ -87,6 +88,7 @@ export interface Request {
   readonly text: string
   readonly key: string
   readonly subprotocols: ReadonlyArray<string>
+  readonly extensions: ReadonlyArray<Extension.Offered>
   /** Whether a 3xx with `Location` is an answer instead of a refusal. */
   readonly redirectable: boolean
 }
@@ -97,6 +99,7 @@ export type Answer =
       readonly _tag: "Accepted"
       readonly subprotocol: string | undefined
       readonly response: HandshakeResponse
+      readonly extensions: ReadonlyArray<Extension.Agreed>
     }
   | {
       readonly _tag: "Redirect"
@@ -194,11 +197,11 @@ export class HandshakeTransport implements Transport, Listener {
       headers: head.headers,
       key: request.key,
       offeredSubprotocols: request.subprotocols,
-      offeredExtensions: []
+      offeredExtensions: request.extensions
     })
     if (result101._tag === "Rejected") return this.fail("Invalid", result101.message, head)
     if (rest.length > 0) this.held = [rest]
-    this.settle(Effect.succeed({ _tag: "Accepted", subprotocol: result101.subprotocol, response: responseOf(head) }))
+    this.settle(Effect.succeed({ ...result101, response: responseOf(head) }))
   }
 
   /** An empty `chunk` may be all that there is of a body without bytes. */

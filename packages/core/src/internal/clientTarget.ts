@@ -3,6 +3,7 @@
  */
 import type { Headers as PlatformHeaders } from "@effect/platform"
 import * as base64 from "../engine/base64.js"
+import * as Extension from "../engine/Extension.js"
 import * as Handshake from "../engine/Handshake.js"
 import { HandshakeError } from "../WebSocketError.js"
 import type { Request } from "./clientHandshake.js"
@@ -21,6 +22,7 @@ export interface Place {
 /** What the options say about the request. */
 export interface Wishes {
   readonly subprotocols?: ReadonlyArray<string> | undefined
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   readonly headers?: PlatformHeaders.Input | undefined
   readonly origin?: string | undefined
 }
@@ -136,17 +138,21 @@ const entries = (input: PlatformHeaders.Input | undefined): ReadonlyArray<Handsh
 /** The request for a place, with a new key. */
 export const request = (place: Place, wishes: Wishes, redirectable: boolean): Request | HandshakeError => {
   const subprotocols = wishes.subprotocols ?? []
+  const misuse = Extension.misuse(wishes.extensions ?? [])
+  if (misuse !== undefined) return invalid(misuse, place.url)
+  const extensions = Extension.offer(wishes.extensions ?? [])
   const key = Handshake.makeKey(globalThis.crypto.getRandomValues(new Uint8Array(16)))
   const text = Handshake.formatRequest({
     path: place.path,
     host: place.host,
     key,
     subprotocols,
+    extensions,
     origin: wishes.origin,
     headers: place.headers
   })
   if (typeof text !== "string") return invalid(`${text.message} (${text.field})`, place.url)
-  return { text, key, subprotocols, redirectable }
+  return { text, key, subprotocols, extensions, redirectable }
 }
 
 /**

@@ -2,6 +2,7 @@
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
+import * as Extension from "../engine/Extension.js"
 import * as Handshake from "../engine/Handshake.js"
 import type { Transport } from "../Transport.js"
 import * as Upgrade from "../Upgrade.js"
@@ -27,6 +28,7 @@ export const chooseSubprotocol = (
 /** What may be chosen. */
 export interface Options {
   readonly subprotocols?: SubprotocolChoice | undefined
+  readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   readonly origins?: Handshake.OriginPolicy | undefined
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -35,6 +37,7 @@ export interface Options {
 export interface TakenOver {
   readonly transport: Transport
   readonly subprotocol: string | undefined
+  readonly extensions: ReadonlyArray<Extension.Agreed>
   readonly server: Upgrade.UpgradeServer
 }
 
@@ -60,10 +63,11 @@ export const takeOver = (
       return refuse(403, `Pages of ${check.origin} may not connect here.`)
     }
     const subprotocol = chooseSubprotocol(check.subprotocols, options.subprotocols, request)
-    const head = Handshake.formatAccept({ key: check.key, subprotocol }, options.responseHeaders)
+    const extensions = Extension.negotiate(options.extensions ?? [], check.extensions)
+    const head = Handshake.formatAccept({ key: check.key, subprotocol, extensions }, options.responseHeaders)
     if (typeof head !== "string") return Effect.dieMessage(`the 101 can't be sent: ${head.field}: ${head.message}`)
     const transport = upgrade.take(outer, request, head)
-    return transport === undefined ? clientGone : Effect.succeed({ transport, subprotocol, server })
+    return transport === undefined ? clientGone : Effect.succeed({ transport, subprotocol, extensions, server })
   })
 
 const refuse = (status: number, body: string, headers: Readonly<Record<string, string>> = {}) =>

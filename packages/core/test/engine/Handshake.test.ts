@@ -1,11 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
+import * as Extension from "../../src/engine/Extension.js"
 import * as Handshake from "../../src/engine/Handshake.js"
 import { isHeaderValue } from "../../src/engine/headerGrammar.js"
+import * as Opcode from "../../src/engine/Opcode.js"
 
 // RFC 6455 §1.3
 const key = "dGhlIHNhbXBsZSBub25jZQ=="
 const accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+const open: Extension.Open = () => ({ encode: () => undefined, decode: () => undefined })
+
+/** An extension that is offered twice and takes any parameters but `wrong`. */
+const marking = (name: string, rsv: number): Extension.Extension => ({
+  name,
+  rsv,
+  offer: () => [[], [{ name: "b", value: true }]],
+  accept: (answer) => (answer.some((param) => param.name === "wrong") ? Extension.refuse("wrong") : open),
+  negotiate: ([params]) => ({ params: params!, open })
+})
 
 describe("Handshake", () => {
   describe("keys", () => {
@@ -455,7 +468,7 @@ describe("Handshake", () => {
         httpVersion: "1.1",
         key,
         offeredSubprotocols: ["chat", "superchat"],
-        offeredExtensions: [{ name: "a" }, { name: "b" }, { name: "a" }],
+        offeredExtensions: Extension.offer([marking("a", Opcode.rsv1), marking("b", 0), marking("d", Opcode.rsv1)]),
         ...rest,
         headers: { upgrade: "websocket", connection: "Upgrade", "sec-websocket-accept": accept, ...headers }
       })
@@ -472,8 +485,8 @@ describe("Handshake", () => {
         _tag: "Accepted",
         subprotocol: undefined,
         extensions: [
-          { name: "b", params: [] },
-          { name: "a", params: [{ name: "c", value: "1" }] }
+          { name: "b", params: [], rsv: 0, open },
+          { name: "a", params: [{ name: "c", value: "1" }], rsv: Opcode.rsv1, open }
         ]
       })
     })
@@ -505,6 +518,8 @@ describe("Handshake", () => {
       ["ExtensionNotOffered", "case counts in names", { "sec-websocket-extensions": "A" }],
       ["ExtensionNotOffered", "none offered", { "sec-websocket-extensions": "a" }, { offeredExtensions: [] }],
       ["ExtensionDuplicate", "an extension twice", { "sec-websocket-extensions": "a, b, a" }],
+      ["ExtensionReservedBits", "two that use RSV1", { "sec-websocket-extensions": "a, b, d" }],
+      ["ExtensionRefused", "parameters that are refused", { "sec-websocket-extensions": "a; wrong" }],
       ["ExtensionSyntax", "extension syntax", { "sec-websocket-extensions": "a;" }],
       ["ExtensionSyntax", "empty list of extensions", { "sec-websocket-extensions": "" }],
       ["SubprotocolNotOffered", "a subprotocol that was not offered (check 6)", { "sec-websocket-protocol": "other" }],

@@ -321,11 +321,6 @@ for (const role of roles) {
         new TextDecoder("utf-8", { fatal: true }).decode(frame!.payload.subarray(2))
         assert.deepStrictEqual(protocol.fail("ExtensionData"), [])
       })
-
-      it("a message for an extension that nobody runs fails, it is not lost", () => {
-        const protocol = make(role, { reservedBits: 0x40 })
-        assert.strictEqual(closedInfo(receive(protocol, { ...hello, rsv: 4 }))!.violation!.rule, "ExtensionFailure")
-      })
     })
 
     describe("deferEnd", () => {
