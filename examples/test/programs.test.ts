@@ -30,6 +30,28 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  contracts: [
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you",
+    "tick 1",
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you"
+  ],
+  reconnecting: [
+    "EURUSD, token 1: 1.08",
+    "EURUSD, token 1: 1.09",
+    "EURUSD, token 2: 1.08",
+    "EURUSD, token 2: 1.09",
+    "not tried again"
+  ],
+  openapi: [
+    "without a token: 401",
+    "a pot for Ada, from tea",
+    "documented: 101 400 401 403 426",
+    "A WebSocket (RFC 6455). The client sends JSON messages (Order), the server JSON messages (Confirmed)."
+  ],
   testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
 }
 

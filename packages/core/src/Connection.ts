@@ -178,11 +178,14 @@ export interface Options {
   readonly maxMessageBytes?: number | undefined
   /** Messages decoded ahead of the consumer before reading pauses. Default 16. */
   readonly maxQueuedMessages?: number | undefined
-  /** Bytes of messages decoded ahead of the consumer before reading pauses. Default 1 MiB. */
+  /** Bytes of messages (of text: UTF-16 code units) decoded ahead of the consumer before reading pauses. Default 1 MiB. */
   readonly maxQueuedBytes?: number | undefined
   /** Automatic pongs that wait for a transport which takes no more; one more closes with 1008. Default 60. */
   readonly maxPendingPongs?: number | undefined
-  /** Bytes that may wait to leave before `send` waits. Default 128 KiB. */
+  /**
+   * Bytes that may wait to leave before `send` waits. Default 128 KiB. What one call of `sendAll` or `sink` puts out at once is
+   * estimated, with text as UTF-16 code units: it may be up to three times as much.
+   */
   readonly highWaterMark?: number | undefined
   /** How long the closing handshake may take before the transport is cut. Default 10 seconds. */
   readonly closeTimeout?: Duration.DurationInput | undefined

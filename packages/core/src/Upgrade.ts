@@ -112,6 +112,11 @@ export const start = <R>(
 export interface UpgradeRequest {
   readonly server: UpgradeServer
   /**
+   * A route decides now, perhaps for long: from here on a client that leaves should interrupt the request at once, whatever it sent
+   * before. What it sent is still the transport's.
+   */
+  readonly deciding?: (() => void) | undefined
+  /**
    * Takes the connection of `outer` over from the HTTP server, writes `head` (a whole 101 response, in Latin-1) and gives the
    * transport, unread bytes included; `undefined` if the client is gone or the request was answered already. `inner` is the
    * request as the handler keeps it (a prefix route changes it); neither has a response any more.

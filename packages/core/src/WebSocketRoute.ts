@@ -163,12 +163,21 @@ export type OriginPolicy = Handshake.OriginPolicy
 export type SubprotocolChoice = TakeOver.SubprotocolChoice
 
 /**
+ * What of a handler's failures `onError` is asked about: all but the end of the connection and messages that do not fit a contract,
+ * which have close frames already.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type HandlerError<E> = Exclude<E, Connection.Failure | MessageError>
+
+/**
  * Options of a route; the limits, heartbeat and deadlines of {@link Connection.Options} included.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
+export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   /** Decodes the path parameters; a mismatch is answered with 400. Default: strings, typed by the path's literal. */
   readonly path?: Schema.Schema<P, any, RS> | undefined
   /** Decodes the query; a mismatch is answered with 400. Default: strings and arrays of strings. */
@@ -191,11 +200,16 @@ export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
   readonly responseHeaders?: Headers.Input | undefined
   /**
    * Runs before the 101: gives what the handler gets as `accepted` (or an {@link Accept}), fails as any HTTP handler does, or
-   * gives an ordinary response, which is sent instead of the 101.
+   * gives an ordinary response, which is sent instead of the 101. `AE` is the Effect that it returns, or a union of such.
    */
-  readonly accept?: ((request: RouteRequest<P, U, H>) => Effect.Effect<T, EA, RA>) | undefined
-  /** The close frame for a failure of the handler. Default: 1011 without a reason; the failure is logged, never sent. */
-  readonly onError?: ((error: E) => { readonly code: number; readonly reason?: string } | undefined) | undefined
+  readonly accept?: ((request: RouteRequest<P, U, H>) => AE) | undefined
+  /**
+   * The close frame for a failure of the handler that is not the connection's own. Default: 1011 without a reason; the failure is
+   * logged, never sent. TypeScript infers a handler with parameters after the options: then `error` needs its type.
+   */
+  readonly onError?:
+    | ((error: HandlerError<E>) => { readonly code: number; readonly reason?: string } | undefined)
+    | undefined
   /**
    * How long the handler may go on after the connection is gone and its messages are taken; then it is interrupted. Default
    * 10 seconds.
@@ -226,20 +240,21 @@ export const layer = <
   P = PathParams<Path>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
   path: Path,
-  options: Options<P, U, H, T, E, EA, RA, RS>,
-  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+  options: Options<P, U, H, AE, E, RS>,
+  handler: (
+    socket: Connection.Connection,
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
+  ) => Effect.Effect<unknown, E, R>
 ): Layer.Layer<
   never,
   never,
   | HttpLayerRouter.HttpRouter
-  | HttpLayerRouter.Request.From<"Requires", Exclude<R | RA | RS, HttpLayerRouter.Provided>>
-  | HttpLayerRouter.Request.From<"Error", EA | ParseResult.ParseError>
+  | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
+  | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
 > =>
   HttpLayerRouter.use((router) => {
     const route = new Route(options, handler)
@@ -263,20 +278,18 @@ export const each = <
   P = PathParams<Path>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
   path: Path,
-  options: Options<P, U, H, T, E, EA, RA, RS>,
+  options: Options<P, U, H, AE, E, RS>,
   handler: (
     message: Message,
     socket: Connection.Connection,
-    request: Accepted<P, U, H, AcceptedValue<T>>
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
   ) => Effect.Effect<unknown, E, R> | void
 ) =>
-  layer(path, options as Options<P, U, H, T, E | Connection.Failure, EA, RA, RS>, (socket, request) =>
+  layer(path, options as Options<P, U, H, AE, E | Connection.Failure, RS>, (socket, request) =>
     socket.runForEach((message) => handler(message, socket, request))
   )
 
@@ -295,17 +308,18 @@ export const upgrade = <
   P = Readonly<Record<string, string | undefined>>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
-  options: Options<P, U, H, T, E, EA, RA, RS>,
-  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+  options: Options<P, U, H, AE, E, RS>,
+  handler: (
+    socket: Connection.Connection,
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
+  ) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
-  EA | ParseResult.ParseError,
-  R | RA | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
+  Effect.Effect.Error<AE> | ParseResult.ParseError,
+  R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
 > => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- without a connection ----------------------------------------------------------------------------------------------
@@ -376,11 +390,8 @@ export const detach = (
  * @since 0.1.0
  * @category models
  */
-export interface ServerOptions<P, U, H, In, Out, T, EA, RA>
-  extends Omit<
-    Options<P, U, H, T, never, EA, RA, never>,
-    "path" | "urlParams" | "headers" | "subprotocols" | "onError"
-  > {
+export interface ServerOptions<P, U, H, In, Out, AE>
+  extends Omit<Options<P, U, H, AE, never, never>, "path" | "urlParams" | "headers" | "subprotocols" | "onError"> {
   /** What happens when a message of the client does not fit. Default: the connection closes. */
   readonly onInvalid?: WebSocketContract.OnInvalid<In, Out> | undefined
 }
@@ -412,8 +423,44 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
    */
   readonly toLayer: <E, RX, EX = never, RB = never>(
     handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
-    options?: Pick<Options<P, U, H, A, E, EA, RA, R>, "onError">
+    options?: HandlerOptions<E>
   ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+  /**
+   * The route for `handleRaw` of an `HttpApi` endpoint that `WebSocketApi.endpoint` made of this contract. The endpoint has decoded the
+   * request; what `accept` fails with must be among the endpoint's errors. Make it once, not per request.
+   *
+   * Its connections end when the server shuts down.
+   */
+  readonly toHandler: <E, RX>(
+    handler: Handler<P, U, H, In, Out, A, E, RX>,
+    options?: HandlerOptions<E>
+  ) => (
+    request: DecodedRequest<P, U, H>
+  ) => Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    EA,
+    RX | RA | R | HttpServerRequest.HttpServerRequest | Scope.Scope
+  >
+}
+
+/**
+ * The options that depend on a handler's failures.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HandlerOptions<E> extends Pick<Options<never, never, never, never, E, never>, "onError"> {}
+
+/**
+ * What an endpoint of `HttpApi` has decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DecodedRequest<P, U, H> {
+  readonly path: P
+  readonly urlParams: U
+  readonly headers: H
 }
 
 /**
@@ -472,14 +519,12 @@ export const make = <
   Out = Message,
   OutI = never,
   ROut = never,
-  T = void,
-  EA = never,
-  RA = never
+  AE extends AnyEffect = Effect.Effect<void>
 >(
   path: Path,
   options: WebSocketContract.Options<P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut> &
-    ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
-): WebSocketRoute<P, U, H, In, Out, RP | RU | RH | RIn | ROut, AcceptedValue<T>, EA, RA> =>
+    ServerOptions<P, U, H, In, Out, AE> = {}
+): Implemented<P, U, H, In, Out, RP | RU | RH | RIn | ROut, AE> =>
   implement(
     WebSocketContract.make<Path, P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut>(path, options),
     options
@@ -491,14 +536,14 @@ export const make = <
  * @since 0.1.0
  * @category contracts
  */
-export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>(
+export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Effect<void>>(
   contract: WebSocketContract.WebSocketContract<P, U, H, In, Out, R>,
-  options: ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
-): WebSocketRoute<P, U, H, In, Out, R, AcceptedValue<T>, EA, RA> => {
-  type A = AcceptedValue<T>
+  options: ServerOptions<P, U, H, In, Out, AE> = {}
+): Implemented<P, U, H, In, Out, R, AE> => {
+  type A = AcceptedValue<Effect.Effect.Success<AE>>
   type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
-  type Extra = Pick<Options<P, U, H, A, any, EA, RA, R>, "onError">
-  const serve = (handler: AnyTyped, extra?: Extra) =>
+  const { accept, onInvalid } = options
+  const serve = (handler: AnyTyped, extra?: HandlerOptions<any>) =>
     layer(
       contract.path,
       {
@@ -510,21 +555,61 @@ export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>
         onError: extra?.onError
       },
       (socket, request: Accepted<P, U, H, A>) =>
-        Effect.flatMap(contract.server(socket, options.onInvalid), (typed) => handler(typed, request))
+        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
     )
+  const toHandler = (handler: AnyTyped, extra?: HandlerOptions<any>) => {
+    const all: AnyOptions = {
+      ...options,
+      // Decoded by the endpoint; `make` passes the contract's own options too
+      path: undefined,
+      urlParams: undefined,
+      headers: undefined,
+      subprotocols: contract.subprotocols,
+      onError: extra?.onError,
+      accept: accept && ((subject) => Effect.flatMap(Decoded, (decoded) => accept({ ...subject, ...decoded })))
+    }
+    const respond = upgrade(all, (socket, request: Accepted<any, any, any, A>) =>
+      Effect.flatMap(Decoded, (decoded) =>
+        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, { ...request, ...decoded }))
+      )
+    )
+    return ({ headers, path, urlParams }: DecodedRequest<P, U, H>) =>
+      Effect.provideService(respond, Decoded, { path, urlParams, headers })
+  }
   return {
     ...contract,
     of: (handler) => handler,
-    toLayer: (handler: AnyTyped | Effect.Effect<AnyTyped, any, any>, extra?: Extra): Layer.Layer<never, any, any> =>
+    toLayer: (
+      handler: AnyTyped | Effect.Effect<AnyTyped, any, any>,
+      extra?: HandlerOptions<any>
+    ): Layer.Layer<never, any, any> =>
       Effect.isEffect(handler)
         ? Layer.unwrapScoped(Effect.map(handler, (handler) => serve(handler, extra)))
-        : serve(handler, extra)
+        : serve(handler, extra),
+    toHandler: toHandler as Implemented<P, U, H, In, Out, R, AE>["toHandler"]
   }
 }
 
+type AnyEffect = Effect.Effect<any, any, any>
+
+type Implemented<P, U, H, In, Out, R, AE extends AnyEffect> = WebSocketRoute<
+  P,
+  U,
+  H,
+  In,
+  Out,
+  R,
+  AcceptedValue<Effect.Effect.Success<AE>>,
+  Effect.Effect.Error<AE>,
+  Effect.Effect.Context<AE>
+>
+
+/** What the endpoint has decoded, for the one Effect that answers all its requests. */
+const Decoded = Context.GenericTag<DecodedRequest<any, any, any>>("@effect-ws/core/WebSocketRoute/Decoded")
+
 // ---------------------------------------------------------------------------------------------------------------------------
 
-type AnyOptions = Options<any, any, any, any, any, any, any, any>
+type AnyOptions = Options<any, any, any, any, any, any>
 type CloseFrame = { readonly code: number; readonly reason?: string }
 type AnyHandler = (
   socket: Connection.Connection,
@@ -596,6 +681,7 @@ class Route {
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
+    upgrade.deciding?.()
     const decoded = Effect.all([
       decode(options.path, routeParams(context)),
       decode(options.urlParams, searchParams(context, request)),

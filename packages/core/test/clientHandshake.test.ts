@@ -36,8 +36,8 @@ const exchange = (extensions: ReadonlyArray<Extension.Extension> | undefined, an
     const deadline = new Deadline(yield* Effect.clock, millis)
     const result = yield* new HandshakeTransport(client).exchange(request, deadline)
     // The response itself is tested over sockets.
-    const { response: _, ...answer } = { response: undefined, ...result }
-    return { text: request.text, result: answer }
+    const { response: _, ...agreed } = { response: undefined, ...result }
+    return { text: request.text, result: agreed }
   })
 
 describe("clientHandshake: extensions", () => {

@@ -203,7 +203,7 @@ class Session implements Engine.Extension.Session {
       : `${level} ${memLevel} ${strategy} ${threshold} ${this.outgoing.windowBits}`
   }
 
-  takes(message: string | Uint8Array, compress: boolean | undefined): boolean {
+  takes(message: string | Uint8Array, _isText: boolean, compress: boolean | undefined): boolean {
     if (compress !== undefined) return compress
     const { threshold } = this.settings
     if (typeof message !== "string" || message.length >= threshold) return message.length >= threshold

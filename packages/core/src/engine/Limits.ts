@@ -6,7 +6,10 @@ export interface Limits {
   readonly maxPendingPongs: number
   /** Messages decoded ahead of their consumer; then reading pauses. */
   readonly maxQueuedMessages: number
-  /** Bytes of messages decoded ahead of their consumer (a single message may be larger); then reading pauses. */
+  /**
+   * Bytes of messages decoded ahead of their consumer (a single message may be larger); then reading pauses. Decoded text counts as
+   * UTF-16 code units: each is one or two bytes of memory, and one to three on the wire.
+   */
   readonly maxQueuedBytes: number
 }
 

@@ -166,6 +166,11 @@ export class Protocol {
     return this.decoding !== 0
   }
 
+  /** See `Extension.Pipeline`. */
+  get encodeKey(): string | undefined {
+    return this.pipeline?.encodeKey
+  }
+
   /** Bytes of messages that wait for an extension before they become output. */
   get waitingBytes(): number {
     return this.extended === undefined ? 0 : this.extended.waitingBytes

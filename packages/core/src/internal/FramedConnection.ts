@@ -306,6 +306,11 @@ export class FramedConnection extends BaseConnection implements Listener {
     return this.protocol.output.size + this.protocol.waitingBytes + this.transport.bufferedBytes()
   }
 
+  /** See `Extension.Pipeline`. */
+  get encodeKey(): string | undefined {
+    return this.protocol.encodeKey
+  }
+
   /** Keeps a place for frames that come later, if messages of this connection pass through extensions. */
   reserve(bytes: number): ((frames: Uint8Array | undefined) => void) | undefined {
     return this.fragmenting ? undefined : this.protocol.reserve(bytes)
