@@ -4,10 +4,10 @@ import * as Http from "node:http"
 import type * as Net from "node:net"
 import { Cookies, HttpLayerRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { ClientAddress, type Connection, Upgrade, WebSocketRoute } from "@effect-ws/core"
-import { NodeWebSocketClient, NodeWebSocketServer } from "@effect-ws/node"
-import { Deferred, Effect, Fiber, Layer, Queue, Stream } from "effect"
-import { WebSocketServer } from "ws"
+import { ClientAddress, type Connection, type Message, PlatformSocket, Upgrade, WebSocketRoute } from "@effect-ws/core"
+import { NodeUpgrade, NodeWebSocketClient, NodeWebSocketServer, PermessageDeflate } from "@effect-ws/node"
+import { Deferred, Effect, Fiber, Layer, Queue, type Scope, Stream } from "effect"
+import { WebSocket, WebSocketServer } from "ws"
 import { open, portOf, type Routes, serve } from "./support.js"
 
 const echo = (socket: Connection.Connection) => Stream.run(socket.messages, socket.sink)
@@ -42,6 +42,81 @@ describe("servers", () => {
       assert.strictEqual(yield* socket.take, "hello")
     })
   )
+
+  it.scopedLive("an address that is in use: the layer fails", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve(WebSocketRoute.layer("/", {}, echo))
+      const second = Layer.build(NodeWebSocketServer.layer(Http.createServer, { port, host: "127.0.0.1" }))
+      const error = yield* Effect.flip(second)
+      assert.deepStrictEqual(
+        [error._tag, (error.cause as { readonly code?: string }).code],
+        ["ServeError", "EADDRINUSE"]
+      )
+    })
+  )
+
+  it.scopedLive("what the probes of watershed count: operators on both sides of a handler", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const probe = (direction: string) =>
+        Stream.tap((message: Message.Message) => Effect.sync(() => seen.push(`${direction} ${message}`)))
+      const { port } = yield* serve(
+        WebSocketRoute.layer("/", {}, ({ messages, sink }) =>
+          Stream.run(messages.pipe(probe("recv"), Stream.map(String), probe("send")), sink)
+        )
+      )
+      const socket = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/`)
+      yield* socket.send("a")
+      yield* socket.take
+      assert.deepStrictEqual(seen, ["recv a", "send a"])
+    })
+  )
+
+  const compressing = { extensions: [PermessageDeflate.make({ threshold: 0 })], heartbeat: false } as const
+  const ways: Readonly<Record<string, Effect.Effect<number, never, Scope.Scope>>> = {
+    "a plain server": Effect.gen(function* () {
+      const server = Http.createServer()
+      yield* Effect.acquireRelease(
+        Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening")),
+        () => Effect.sync(() => server.close())
+      )
+      yield* NodeUpgrade.serve(server, compressing, echo)
+      return portOf(server)
+    }),
+    "request.upgrade": Effect.map(
+      serve(
+        Layer.mergeAll(
+          HttpLayerRouter.add(
+            "GET",
+            "/",
+            Effect.gen(function* () {
+              const socket = yield* (yield* HttpServerRequest.HttpServerRequest).upgrade
+              const write = yield* socket.writer
+              yield* Effect.ignore(socket.runRaw((message) => write(message)))
+              return HttpServerResponse.empty()
+            })
+          ),
+          PlatformSocket.layerUpgrade(compressing)
+        ) as unknown as Routes
+      ),
+      ({ port }) => port
+    )
+  }
+  for (const [name, listening] of Object.entries(ways)) {
+    it.scopedLive(`perMessageDeflate of ws, agreed on with ${name}`, () =>
+      Effect.gen(function* () {
+        const socket = new WebSocket(`ws://127.0.0.1:${yield* listening}/`)
+        yield* Effect.promise(() => once(socket, "open"))
+        assert.strictEqual(socket.extensions, "permessage-deflate")
+        const text = "the same again and again, ".repeat(100)
+        socket.send(text)
+        const [data] = yield* Effect.promise(() => once(socket, "message"))
+        assert.strictEqual(String(data), text)
+        socket.close()
+        yield* Effect.promise(() => once(socket, "close"))
+      })
+    )
+  }
 
   it.scopedLive("the response's headers before they are sent: a middleware changes those of the 101", () =>
     Effect.gen(function* () {
