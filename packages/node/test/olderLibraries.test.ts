@@ -58,11 +58,11 @@ describe("servers", () => {
   it.scopedLive("what the probes of watershed count: operators on both sides of a handler", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
-      const probe = (direction: string) =>
-        Stream.tap((message: Message.Message) => Effect.sync(() => seen.push(`${direction} ${message}`)))
+      const probe = (direction: string) => (message: Message.Message) =>
+        Effect.sync(() => seen.push(`${direction} ${message}`))
       const { port } = yield* serve(
         WebSocketRoute.layer("/", {}, ({ messages, sink }) =>
-          Stream.run(messages.pipe(probe("recv"), Stream.map(String), probe("send")), sink)
+          Stream.run(messages.pipe(Stream.tap(probe("recv")), Stream.map(String), Stream.tap(probe("send"))), sink)
         )
       )
       const socket = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/`)
