@@ -6,6 +6,7 @@
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import type * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
@@ -25,6 +26,20 @@ interface Sender {
   /** Goes on as far as there is room; what to resume with, or `undefined` while there is more to wait for. */
   readonly step: () => Effect.Effect<void, ConnectionClosed> | undefined
   readonly resume: (effect: Effect.Effect<void, ConnectionClosed>) => void
+}
+
+/** `send` as an Effect that loops know, without a closure for each message. */
+class Send extends Effectable.Class<void, ConnectionClosed> {
+  constructor(
+    private readonly connection: BaseConnection,
+    private readonly message: Message
+  ) {
+    super()
+  }
+
+  commit(): Effect.Effect<void, ConnectionClosed> {
+    return this.connection.sendNow(this.message)
+  }
 }
 
 const nothing: Array<Message> = []
@@ -262,7 +277,11 @@ export abstract class BaseConnection implements Flush.Flushable {
       const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
         for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
           const effect = f(message)
-          if (effect !== undefined) return effect
+          if (effect === undefined) continue
+          if (!(effect instanceof Send)) return effect
+          // What an echo does, without a step of the fiber.
+          const rest = effect.commit()
+          if (rest !== Effect.void) return rest
         }
         if (this.info === undefined) return this.awaitInput
         running = false
@@ -358,7 +377,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   private boundSend: ((message: Message) => Effect.Effect<void, ConnectionClosed>) | undefined
 
   get send(): (message: Message) => Effect.Effect<void, ConnectionClosed> {
-    this.boundSend ??= (message) => Effect.suspend(() => this.sendNow(message))
+    this.boundSend ??= (message) => new Send(this, message)
     return this.boundSend
   }
 
@@ -367,7 +386,8 @@ export abstract class BaseConnection implements Flush.Flushable {
       Effect.suspend(() => this.sendNow(message, options.compress))
   }
 
-  private sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
+  /** The Effect of `send`, done; an Effect for what is left to wait for. */
+  sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
