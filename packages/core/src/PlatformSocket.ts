@@ -12,6 +12,7 @@ import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as Socket from "@effect/platform/Socket"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
@@ -46,6 +47,8 @@ export interface Options {
   readonly closeCodeIsError?: ((code: number) => boolean) | undefined
   /** Effects of the handler that run at a time before no more messages are read. Default 256. */
   readonly maxHandlers?: number | undefined
+  /** How long effects of the handler may go on after a clean end of the connection. Default 10 seconds. */
+  readonly handlerTimeout?: Duration.DurationInput | undefined
 }
 
 /**
@@ -54,7 +57,7 @@ export interface Options {
  * - `run` fails with `SocketGenericError` when there is no connection (`OpenTimeout` for a timeout, else `Open`), and with
  *   `SocketCloseError` as `closeCodeIsError` says. When the peer broke a rule the code is the one that we sent.
  * - Messages are handed over in order. What the handler returns runs in a fiber of its own, as Sockets do it, so that one may wait for
- *   another; the first that fails ends the run. At the end of the messages those that run are let finish.
+ *   another; the first that fails ends the run. After a clean end those that run are let finish, for `handlerTimeout`.
  * - The writer waits while no connection is open, and for room. A `CloseEvent` begins the closing handshake; of a reason that is too
  *   long the beginning is sent, a code that may not be sent is a `SocketGenericError` (`Write`).
  *
@@ -92,7 +95,7 @@ const defaultMaxHandlers = 256
 const socket = <R>(
   open: Effect.Effect<Connection.Connection, unknown, R>,
   acquireContext: Context.Context<Exclude<R, Scope.Scope>>,
-  { closeCodeIsError, maxHandlers = defaultMaxHandlers }: Options,
+  { closeCodeIsError, handlerTimeout = "10 seconds", maxHandlers = defaultMaxHandlers }: Options,
   life: "once" | "reopens"
 ): Socket.Socket => {
   let current: Connection.Connection | undefined
@@ -119,10 +122,15 @@ const socket = <R>(
           if (!Effect.isEffect(effect)) return
           return Effect.map(permits.take(1), () => run(Effect.ensuring(effect, permits.release(1))))
         })
-        const failure = yield* Effect.raceFirst(
-          Effect.zipLeft(Effect.option(Effect.flip(read)), permits.take(maxHandlers)),
-          FiberSet.join(fibers)
-        )
+        // Who writes from now on waits for the next connection.
+        const ended = Effect.sync(() => {
+          if (life === "reopens") latch.unsafeClose()
+        })
+        const messages = Effect.tap(Effect.option(Effect.flip(read)), (failure) => {
+          const finish = Effect.timeoutOption(permits.take(maxHandlers), handlerTimeout)
+          return Effect.zipRight(ended, failure._tag === "None" ? finish : Effect.void)
+        })
+        const failure = yield* Effect.raceFirst(messages, FiberSet.join(fibers))
         const { code, reason } = yield* connection.closed
         if (closeCodeIsError === undefined ? failure?._tag === "Some" : closeCodeIsError(code)) {
           yield* new Socket.SocketCloseError({ reason: "Close", code, closeReason: reason === "" ? undefined : reason })

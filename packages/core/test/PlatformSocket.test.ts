@@ -1,7 +1,7 @@
 import { Socket } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Connection, PlatformSocket, TestTransport, WebSocketClient, WebSocketError } from "@effect-ws/core"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Queue, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Queue, Stream, TestClock } from "effect"
 
 const pair = TestTransport.connections({ client: { heartbeat: false }, server: { heartbeat: false } })
 
@@ -118,6 +118,32 @@ describe("fromConnection", () => {
       yield* Fiber.join(running)
     })
   )
+
+  for (const [name, end, expected] of [
+    ["a clean end lets what runs finish, for handlerTimeout", (client: Connection.Connection) => client.close(), true],
+    ["a lost connection does not", (client: Connection.Connection) => client.abort, false]
+  ] as const) {
+    it.scoped(name, () =>
+      Effect.gen(function* () {
+        const { client, server } = yield* pair
+        const started = yield* Deferred.make<void>()
+        const running = yield* Effect.fork(
+          PlatformSocket.fromConnection(server, { handlerTimeout: "3 seconds" }).runRaw(() =>
+            Effect.zipRight(Deferred.succeed(started, undefined), Effect.never)
+          )
+        )
+        yield* client.send("x")
+        yield* Deferred.await(started)
+        yield* end(client)
+        if (expected) {
+          yield* TestClock.adjust("2999 millis")
+          assert.isTrue(Option.isNone(yield* Fiber.poll(running)))
+          yield* TestClock.adjust("1 millis")
+        }
+        assert.strictEqual((yield* Fiber.await(running))._tag, expected ? "Success" : "Failure")
+      })
+    )
+  }
 
   it.scoped("a handler that fails ends the run and closes with 1011", () =>
     Effect.gen(function* () {

@@ -14,6 +14,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { slab } from "./internal/natives.js"
@@ -239,7 +240,7 @@ const listen = (server: Http.Server, options: AnyOptions, handler: AnyHandler): 
       }),
       (endpoint) =>
         Effect.zipRight(
-          endpoint.upgrades.shutdown,
+          endpoint.shutdown,
           Effect.sync(() => dispatcherOf(server).delete(endpoint))
         )
     )
@@ -281,7 +282,8 @@ const dispatcherOf = (server: Http.Server): Dispatcher => {
 }
 
 class Endpoint {
-  readonly upgrades: Upgrade.UpgradeServer
+  private readonly upgrades: Upgrade.UpgradeServer
+  private readonly deciding = new Set<Fiber.RuntimeFiber<unknown, unknown>>()
   private readonly settings: Connection.Settings
   private readonly handlerTimeoutMillis: number
 
@@ -298,6 +300,14 @@ class Endpoint {
     const drainTimeoutMillis = Duration.toMillis(options.drainTimeout ?? "5 seconds")
     this.upgrades = Upgrade.makeServer({ platform, scheduler, drainTimeoutMillis })
   }
+
+  /** Who is not accepted yet gets 503. */
+  readonly shutdown = Effect.suspend(() =>
+    Effect.zipRight(
+      Effect.fork(Fiber.interruptAll(this.deciding)),
+      Effect.suspend(() => this.upgrades.shutdown)
+    )
+  )
 
   takes(path: string): boolean {
     const own = this.options.path
@@ -317,11 +327,13 @@ class Endpoint {
     const { accept } = this.options
     if (accept === undefined) return this.begin(request, stream, head, checked, undefined)
     const agreed = checked
-    const deciding = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
-    const abandoned = () => deciding.unsafeInterruptAsFork(deciding.id())
+    const fiber = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
+    const abandoned = () => fiber.unsafeInterruptAsFork(fiber.id())
     stream.once("close", abandoned)
-    deciding.addObserver((decided) => {
+    this.deciding.add(fiber)
+    fiber.addObserver((decided) => {
       const exit = Exit.flatten(decided)
+      this.deciding.delete(fiber)
       stream.off("close", abandoned)
       if (this.upgrades.isDraining()) refuse(stream)
       else if (Exit.isSuccess(exit)) this.begin(request, stream, head, agreed, exit.value)

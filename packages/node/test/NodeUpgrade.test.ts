@@ -199,6 +199,31 @@ describe("serve", () => {
     })
   )
 
+  it.scopedLive("leaving the Scope while accept decides interrupts it and answers 503", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const asked = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const scope = yield* Scope.make()
+      yield* NodeUpgrade.serve(
+        server,
+        {
+          accept: () =>
+            Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
+              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+            )
+        },
+        echo
+      ).pipe(Scope.extend(scope))
+      const client = yield* connect(port)
+      yield* client.write(handshake("/"))
+      yield* Deferred.await(asked)
+      yield* Scope.close(scope, Exit.void)
+      yield* Deferred.await(interrupted)
+      assert.strictEqual((yield* client.answer).status, 503)
+    })
+  )
+
   it.scopedLive("leaving the Scope closes the connections with 1001 and stops; the server goes on", () =>
     Effect.gen(function* () {
       const { port, server } = yield* plainServer
@@ -515,6 +540,18 @@ describe("Transport.join", () => {
       assert.deepStrictEqual([clean, code], [true, 3000])
       assert.isTrue(Exit.isSuccess(yield* joined))
       yield* proxy.sockets(0)
+      yield* origin.sockets(0)
+    })
+  )
+
+  it.scopedLive("the server's shutdown ends it, and its clients are cut", () =>
+    Effect.gen(function* () {
+      const { client, origin, proxy } = yield* proxied((socket) => Stream.run(socket.messages, socket.sink))
+      const socket = yield* client()
+      yield* socket.send("hello")
+      assert.strictEqual(yield* socket.take, "hello")
+      yield* proxy.stop
+      assert.strictEqual((yield* socket.closed).code, 1006)
       yield* origin.sockets(0)
     })
   )
