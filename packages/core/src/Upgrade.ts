@@ -4,13 +4,13 @@
  *
  * @since 0.1.0
  */
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as FiberRefs from "effect/FiberRefs"
-import { globalValue } from "effect/GlobalValue"
 import type * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "./Connection.js"
@@ -19,6 +19,7 @@ import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
 import { Handled } from "./internal/handled.js"
+import { withRequestSpans } from "./internal/RequestSpan.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -90,6 +91,8 @@ export const start = <R>(
     readonly extensions: ReadonlyArray<Extension.Agreed>
     readonly runtime: Runtime.Runtime<R>
     readonly handlerTimeoutMillis: number
+    /** With `"on input"` the handler costs no fiber before there is a message, or the end, for it to take. */
+    readonly begins: "on opening" | "on input"
     readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
   }
 ): void => {
@@ -97,10 +100,8 @@ export const start = <R>(
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
   const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions)
   const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
-  new Handled(connection, server.connections, runtime, handlerTimeoutMillis).start(
-    Effect.suspend(() => handler(connection)),
-    isStandard ? server.scheduler : undefined
-  )
+  const scheduler = isStandard ? server.scheduler : undefined
+  new Handled(connection, server.connections, runtime, handlerTimeoutMillis, handler, scheduler).start(options.begins)
 }
 
 /**
@@ -150,7 +151,12 @@ const hasToken = (header: string | ReadonlyArray<string> | undefined, token: str
     .split(",")
     .some((entry) => entry.trim().toLowerCase() === token)
 
-const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
+// A property of the request, since a WeakMap with an entry per connection costs the collector more than the look-up saves.
+const registered = Symbol.for("@effect-ws/core/Upgrade")
+
+interface Upgradable {
+  [registered]?: UpgradeRequest
+}
 
 /**
  * Makes `source` (a platform's own request object) upgradable.
@@ -159,7 +165,7 @@ const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object
  * @category registry
  */
 export const register = (source: object, request: UpgradeRequest): void => {
-  requests.set(source, request)
+  ;(source as Upgradable)[registered] = request
 }
 
 /**
@@ -169,4 +175,14 @@ export const register = (source: object, request: UpgradeRequest): void => {
  * @category registry
  */
 export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
-  typeof request.source === "object" && request.source !== null ? requests.get(request.source) : undefined
+  typeof request.source === "object" && request.source !== null ? (request.source as Upgradable)[registered] : undefined
+
+/**
+ * A server whose spans of upgrade requests are cheap while nothing records them, that is with Effect's own tracer: what belongs
+ * into them is made when it is asked for. With any other tracer (OpenTelemetry) it is `server` as it is.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const withLazySpans = (server: HttpServer.HttpServer): HttpServer.HttpServer =>
+  withRequestSpans(server, (request) => find(request) !== undefined)

@@ -12,7 +12,7 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -25,8 +25,9 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
@@ -42,7 +43,8 @@ import * as Handshake from "./engine/Handshake.js"
 import { formatExtensions } from "./engine/headerGrammar.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
+import { RequestSpan } from "./internal/RequestSpan.js"
 import * as TakeOver from "./internal/takeOver.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
@@ -255,9 +257,11 @@ export const layer = <
   | HttpLayerRouter.HttpRouter
   | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
   | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
-> =>
+> => serve(path, () => new Route(options, handler, "on opening"))
+
+const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
-    const route = new Route(options, handler)
+    const route = makeRoute()
     return Effect.zipRight(
       Effect.addFinalizer(() => route.shutdown),
       router.add("GET", path, route.respond)
@@ -265,8 +269,9 @@ export const layer = <
   }) as Layer.Layer<never, never, any>
 
 /**
- * {@link layer} for handlers that look at one message after the other: one loop in one fiber, without a Stream's cost per wake-up
- * and with the least memory per connection. `handler` may give nothing when all was done at once.
+ * {@link layer} for handlers that look at one message after the other: one loop in one fiber, which starts with the first
+ * message, without a Stream's cost per wake-up and with the least memory per connection. `handler` may give nothing when all was
+ * done at once.
  *
  * @since 0.1.0
  * @category layers
@@ -288,9 +293,15 @@ export const each = <
     socket: Connection.Connection,
     request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
   ) => Effect.Effect<unknown, E, R> | void
-) =>
-  layer(path, options as Options<P, U, H, AE, E | Connection.Failure, RS>, (socket, request) =>
-    socket.runForEach((message) => handler(message, socket, request))
+): Layer.Layer<never, never, RouteRequirements<R | Effect.Effect.Context<AE> | RS, Effect.Effect.Error<AE>>> =>
+  serve(
+    path,
+    () =>
+      new Route(
+        options,
+        (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
+        "on input"
+      )
   )
 
 /**
@@ -320,7 +331,7 @@ export const upgrade = <
   HttpServerResponse.HttpServerResponse,
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+> => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- without a connection ----------------------------------------------------------------------------------------------
 
@@ -615,13 +626,16 @@ type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
+/** When the handler's fiber starts. A handler that only looks at messages needs none before the first, and often no other one. */
+type Start = "on opening" | "on input"
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
 class Route {
-  private readonly connections = new ConnectionSet()
+  readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
+  private readonly responseHeaders: Headers.Headers | undefined
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -629,9 +643,12 @@ class Route {
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly handler: AnyHandler
+    private readonly handler: AnyHandler,
+    readonly start: Start
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    const { responseHeaders } = options
+    this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -716,22 +733,23 @@ class Route {
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const headers: Record<string, string> = {
+    const own: Record<string, string> = {
       upgrade: "websocket",
       connection: "Upgrade",
       "sec-websocket-accept": Handshake.acceptKey(check.key)
     }
-    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    if (subprotocol !== undefined) own["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
     if (extensions.length > 0) {
       const text = formatExtensions(extensions)
       if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      headers["sec-websocket-extensions"] = text
+      own["sec-websocket-extensions"] = text
     }
-    let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
-    if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
-    response = HttpServerResponse.setHeaders(response, headers)
-    if (extras?.cookies !== undefined) response = HttpServerResponse.mergeCookies(response, extras.cookies)
+    const headers =
+      this.responseHeaders === undefined && extras?.headers === undefined
+        ? own
+        : { ...this.responseHeaders, ...Headers.fromInput(extras?.headers), ...own }
+    const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
       accepted: extras === undefined ? answer : extras.value,
@@ -789,15 +807,13 @@ class Route {
         clock,
         extensions
       )
-      new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
-        this.handle(connection, accepted),
-        FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      )
+      const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
+      new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()
       return Effect.succeed(response)
     })
   }
 
-  private handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
+  handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
     try {
       return this.handler(connection, accepted)
     } catch (defect) {
@@ -814,37 +830,65 @@ class Route {
   }
 }
 
-/** One accepted connection and the fiber that handles it, until nothing is left of either. */
+/** One accepted connection and what handles it, until nothing is left of either. */
 class Handling implements Entry {
-  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  /** How the handler ended. */
+  private exit: Exit.Exit<unknown, unknown> | undefined
+  /** Whether the connection was told so, or nothing was left of it to tell. */
+  private hasLeft = false
+  /** Whether nothing is left of the connection. */
+  private isGone = false
   private watchdog: Timers.Timer | undefined
 
   constructor(
     readonly connection: Connection.Connection,
+    private readonly accepted: Accepted<any, any, any, any>,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
-    private readonly sets: ReadonlyArray<ConnectionSet>,
-    private readonly clock: Clock.Clock
+    private readonly serverConnections: ConnectionSet,
+    private readonly clock: Clock.Clock,
+    private readonly scheduler: Scheduler.Scheduler | undefined
   ) {}
 
-  start(handler: Effect.Effect<unknown, unknown, any>, scheduler: Scheduler.Scheduler | undefined): void {
-    for (const set of this.sets) set.add(this)
+  start(): void {
+    this.route.connections.add(this)
+    this.serverConnections.add(this)
     Connection.setOwner(this.connection, this)
-    const options = scheduler === undefined ? { immediate: true } : { immediate: true, scheduler }
-    this.fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(handler, options)
-    this.fiber.addObserver((exit) => {
-      if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-      Runtime.runFork(this.runtime)(this.finish(exit), { immediate: true }).addObserver(() => {
-        for (const set of this.sets) set.delete(this)
-      })
-    })
+    if (this.route.start === "on opening") this.fork(true)
+    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
+  }
+
+  private onInput(): void {
+    // Interrupted before it.
+    if (this.exit !== undefined) return
+    const end = Connection.unsafeEnd(this.connection)
+    if (end === undefined) this.fork(false)
+    else this.handlerEnded(end)
+  }
+
+  private fork(immediate: boolean): void {
+    const { accepted, connection, scheduler } = this
+    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
+      this.route.handle(connection, accepted),
+      scheduler === undefined ? { immediate } : { immediate, scheduler }
+    )
+    this.fiber = fiber
+    fiber.addObserver((exit) => this.handlerEnded(exit))
+  }
+
+  interrupt(): void {
+    if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
+    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
   }
 
   /** A handler that goes on without its connection does so for a while, then it is interrupted. */
   connectionGone(): void {
+    this.isGone = true
+    if (this.hasLeft) return this.release()
     const { fiber } = this
-    if (fiber === undefined || fiber.unsafePoll() !== null) return
+    if (fiber === undefined || this.exit !== undefined) return
     const timers = Timers.of(this.clock)
     const timer = new Timers.Timer(() => {
       if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
@@ -854,15 +898,32 @@ class Handling implements Entry {
     timers.set(timer, this.route.handlerTimeoutMillis)
   }
 
-  /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
-  private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const leave = (frame?: CloseFrame) =>
-      Effect.zipRight(Connection.leave(this.connection, exit, frame), Scope.close(this.scope, exit))
-    return Effect.uninterruptible(
-      exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause)
-        ? Effect.flatMap(this.explain(exit.cause), leave)
-        : leave()
+  /** Says why if the handler failed, then closes the connection. */
+  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
+    this.exit = exit
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
+    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
+      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
     )
+  }
+
+  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
+    this.hasLeft = true
+    if (this.isGone) return this.release()
+    Connection.unsafeLeave(this.connection, exit, frame)
+  }
+
+  /** Closes the request's Scope, the last that is left. */
+  private release(): void {
+    const close = closeScope(this.scope, this.exit ?? Exit.void)
+    if (close === undefined) this.forget()
+    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.forget())
+  }
+
+  private forget(): void {
+    this.route.connections.delete(this)
+    this.serverConnections.delete(this)
   }
 
   /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
@@ -926,7 +987,8 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
 /** The request's span has ended; what the connection keeps of it is its identity, not its attributes. */
 const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
   const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-  return span?._tag === "Span"
+  // A span that makes them when it is asked for keeps none, and has no need of a copy of the context.
+  return span?._tag === "Span" && !(span instanceof RequestSpan)
     ? Context.add(
         context,
         Tracer.ParentSpan,

@@ -211,11 +211,11 @@ export const serve = <E, R, A = void, RA = never>(
   options: Options<A, RA>,
   handler: (socket: Connection.Connection, request: Accepted<A>) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<void, never, Scope.Scope | RA | Exclude<R, Scope.Scope>> =>
-  listen(server, options, (socket, accepted) => Effect.scoped(handler(socket, accepted)))
+  listen(server, options, "on opening", (socket, accepted) => Effect.scoped(handler(socket, accepted)))
 
 /**
- * {@link serve} for handlers that look at one message after the other: one loop in one fiber, without a Scope, and nothing of the
- * request is kept, which is the least that a connection can cost.
+ * {@link serve} for handlers that look at one message after the other: one loop in one fiber that begins with the first message, without a
+ * Scope, and nothing of the request is kept, which is the least that a connection can cost.
  *
  * @since 0.1.0
  * @category constructors
@@ -225,16 +225,22 @@ export const each = <E = never, R = never, A = void, RA = never>(
   options: Options<A, RA>,
   handler: (message: Message.Message, socket: Connection.Connection) => Effect.Effect<unknown, E, R> | void
 ): Effect.Effect<void, never, Scope.Scope | RA | R> =>
-  listen(server, options, (socket) => socket.runForEach((message) => handler(message, socket)))
+  listen(server, options, "on input", (socket) => socket.runForEach((message) => handler(message, socket)))
 
 type AnyOptions = Options<any, any>
+type Begins = "on opening" | "on input"
 type AnyHandler = (socket: Connection.Connection, request: Accepted<any>) => Effect.Effect<unknown, unknown, any>
 
-const listen = (server: Http.Server, options: AnyOptions, handler: AnyHandler): Effect.Effect<void, never, any> =>
+const listen = (
+  server: Http.Server,
+  options: AnyOptions,
+  begins: Begins,
+  handler: AnyHandler
+): Effect.Effect<void, never, any> =>
   Effect.flatMap(Effect.runtime<any>(), (runtime) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        const endpoint = new Endpoint(options, handler, runtime)
+        const endpoint = new Endpoint(options, begins, handler, runtime)
         dispatcherOf(server).add(endpoint)
         return endpoint
       }),
@@ -289,6 +295,7 @@ class Endpoint {
 
   constructor(
     private readonly options: AnyOptions,
+    private readonly begins: Begins,
     private readonly handler: AnyHandler,
     private readonly runtime: Runtime.Runtime<any>
   ) {
@@ -363,7 +370,7 @@ class Endpoint {
     stream.off("finish", linger)
     const transport = NodeTransport.fromDuplex(stream, head)
     stream.write(checked.head, "latin1")
-    const { handler, handlerTimeoutMillis, runtime, settings } = this
+    const { begins, handler, handlerTimeoutMillis, runtime, settings } = this
     Upgrade.start(this.upgrades, {
       transport,
       settings,
@@ -371,6 +378,7 @@ class Endpoint {
       extensions,
       runtime,
       handlerTimeoutMillis,
+      begins,
       handler: (socket) => handler(socket, { request, accepted, subprotocol })
     })
   }

@@ -24,6 +24,7 @@ import type { Transport } from "@effect-ws/core"
 import { Connections, Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
@@ -77,10 +78,13 @@ export const layer = (
   Layer.suspend(() => {
     let server: Http.Server
     const attached = attach(evaluate, options)
-    const open = Layer.sync(Connections.Connections, () => Connections.fromServer(upgradeServers.get(server)!))
-    return Layer.provideMerge(
-      open,
-      NodeHttpServer.layer(() => (server = attached()), options)
+    return Layer.map(
+      NodeHttpServer.layer(() => (server = attached()), options),
+      (services) =>
+        services.pipe(
+          Context.add(HttpServer.HttpServer, Upgrade.withLazySpans(Context.get(services, HttpServer.HttpServer))),
+          Context.add(Connections.Connections, Connections.fromServer(upgradeServers.get(server)!))
+        )
     )
   })
 

@@ -248,6 +248,29 @@ describe("serve", () => {
     })
   )
 
+  it.scopedLive("each: connections without a message are closed too, by either side", () =>
+    Effect.gen(function* () {
+      const { port, server, sockets } = yield* plainServer
+      const scope = yield* Scope.make()
+      yield* Scope.extend(
+        NodeUpgrade.each(server, { heartbeat: false }, () => {}),
+        scope
+      )
+      const leaving = yield* open(port, "/")
+      assert.strictEqual((yield* leaving.close(1000)).code, 1000)
+      const lost = yield* open(port, "/")
+      yield* lost.reset
+      yield* sockets(0)
+      const silent = yield* open(port, "/")
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      assert.strictEqual((yield* silent.closeFrame).code, 1001)
+      yield* silent.sendClose(1001)
+      yield* silent.end
+      yield* Fiber.join(closing)
+      yield* sockets(0)
+    })
+  )
+
   it.scopedLive("the handler's Scope ends with it; its failure is logged and closes with 1011", () =>
     Effect.gen(function* () {
       const { port, server } = yield* plainServer

@@ -7,7 +7,7 @@ import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { HandshakeResponse } from "../Connection.js"
@@ -18,6 +18,7 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
+import { runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
@@ -243,10 +244,12 @@ export abstract class BaseConnection implements Flush.Flushable {
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
     return Stream.fromChannel(
-      Channel.suspend(() => {
-        this.claim()
-        return Channel.ensuring(loop, this.unclaim)
-      })
+      runHere(
+        Channel.suspend(() => {
+          this.claim()
+          return Channel.ensuring(loop, this.unclaim)
+        })
+      )
     )
   }
 
@@ -289,6 +292,29 @@ export abstract class BaseConnection implements Flush.Flushable {
       }
       return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
     })
+  }
+
+  /** See `Connection.unsafeAwaitInput`. */
+  unsafeAwaitInput(onInput: () => void): void {
+    if (this.queuedMessages > 0 || this.info !== undefined) onInput()
+    else this.waiting = onInput
+  }
+
+  /** See `Connection.unsafeEnd`. */
+  unsafeEnd(): Exit.Exit<void, ConnectionError> | undefined {
+    if (this.info === undefined || this.queuedMessages > 0) return undefined
+    return this.error === undefined ? Exit.void : Exit.fail(this.error)
+  }
+
+  /** See `Connection.unsafeForEach`. */
+  unsafeForEach(onMessage: (message: Message) => void, onEnd: (failure: ConnectionError | undefined) => void): void {
+    this.claim()
+    const next = (): void => {
+      for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) onMessage(message)
+      if (this.info === undefined) this.waiting = next
+      else onEnd(this.error)
+    }
+    next()
   }
 
   // ---- outbound ----------------------------------------------------------------------------------------------------------
@@ -662,12 +688,17 @@ export abstract class BaseConnection implements Flush.Flushable {
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isGone) return Effect.void
-      this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
-      this.discards = true
-      this.takeAll()
-      return this.awaitGone
+      this.unsafeLeave(exit, frame)
+      return this.isGone ? Effect.void : this.awaitGone
     })
+  }
+
+  /** {@link leave} without waiting. */
+  unsafeLeave(exit: Exit.Exit<unknown, unknown>, frame?: { readonly code: number; readonly reason?: string }): void {
+    if (this.isGone) return
+    this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
+    this.discards = true
+    this.takeAll()
   }
 }
 

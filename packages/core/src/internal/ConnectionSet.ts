@@ -1,24 +1,20 @@
 /** The connections of a server or route with the fibers that handle them, and how all of them end. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 
-/** A connection and the fiber of its handler. */
+/** A connection and how to interrupt what handles it. */
 export interface Entry {
   readonly connection: Connection
-  readonly fiber: Pick<Fiber.RuntimeFiber<unknown, unknown>, "unsafeInterruptAsFork"> | undefined
+  readonly interrupt: () => void
 }
 
 /** The entry of a connection whose user sees its end by itself. */
 export const politeEntry = (connection: Connection): Entry => ({
   connection,
-  fiber: {
-    unsafeInterruptAsFork: () => {
-      Effect.runFork(connection.close(CloseCode.goingAway))
-    }
+  interrupt: () => {
+    Effect.runFork(connection.close(CloseCode.goingAway))
   }
 })
 
@@ -76,7 +72,7 @@ export class ConnectionSet {
   shutdown(timeoutMillis: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.draining = true
-      for (const { fiber } of this.entries) fiber?.unsafeInterruptAsFork(FiberId.none)
+      for (const entry of this.entries) entry.interrupt()
       return this.awaitEmpty
     }).pipe(
       Effect.interruptible,
