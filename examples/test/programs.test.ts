@@ -29,6 +29,11 @@ const programs: Record<string, ReadonlyArray<string>> = {
   accept: ["Ada sees account 7", "refused with 401: unknown token", "refused with 400: "],
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
+  proxy: [
+    "through the proxy, subprotocol chat.v2",
+    "echoed: hello",
+    "closed with 3000 by the origin's own closing handshake"
+  ],
   "http-api": ["echoed: through HttpApi"],
   "engine-duplex": [
     "server: GET /echo",

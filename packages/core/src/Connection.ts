@@ -76,6 +76,8 @@ export interface Connection {
   readonly version: Version
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
+  /** What the server answered to the opening handshake, cookies among it; `undefined` at the server and where the platform hides it. */
+  readonly response: HandshakeResponse | undefined
   /** The extensions that were agreed on, in the order in which they transform what is sent. RFC 6455 §9. */
   readonly extensions: ReadonlyArray<ExtensionOffer>
 
@@ -158,6 +160,20 @@ export interface Connection {
 
   /** Cuts the transport at once; the peer sees 1006. */
   readonly abort: Effect.Effect<void>
+}
+
+/**
+ * The 101 that opened a connection.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HandshakeResponse {
+  readonly status: number
+  /** By lower-case name; several of one name joined by commas. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+  /** The values of `Set-Cookie`, for `Cookies.fromSetCookie` of `@effect/platform`. */
+  readonly setCookies: ReadonlyArray<string>
 }
 
 /**
@@ -445,6 +461,12 @@ export const isFailure = (error: unknown): error is Failure =>
  */
 export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
   if (self instanceof BaseConnection) self.owner = owner
+}
+
+/** @internal */
+export const answeredWith = (self: Connection, response: HandshakeResponse): Connection => {
+  if (self instanceof BaseConnection) self.response = response
+  return self
 }
 
 /**

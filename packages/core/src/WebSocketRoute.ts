@@ -45,8 +45,10 @@ import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
+import * as TakeOver from "./internal/takeOver.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
+import type { Transport } from "./Transport.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
 import { MessageError } from "./WebSocketError.js"
@@ -154,6 +156,15 @@ export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse
 export type OriginPolicy = Handshake.OriginPolicy
 
 /**
+ * Supported subprotocols, best first, or what chooses among those that the client offers (in its order; not called when it offers
+ * none). What the client did not offer is not agreed (RFC 6455 §4.2.2 item 5).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SubprotocolChoice = TakeOver.SubprotocolChoice
+
+/**
  * What of a handler's failures `onError` is asked about: all but the end of the connection and messages that do not fit a contract,
  * which have close frames already.
  *
@@ -175,8 +186,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly urlParams?: Schema.Schema<U, any, RS> | undefined
   /** Decodes the headers (lower-case names); a mismatch is answered with 400. Default: all headers. */
   readonly headers?: Schema.Schema<H, any, RS> | undefined
-  /** Supported subprotocols, best first; the first that the client offers too is agreed. Default: none. */
-  readonly subprotocols?: ReadonlyArray<string> | undefined
+  /**
+   * Supported subprotocols, best first; the first that the client offers too is agreed. Or a function that chooses one of those offered.
+   * Default: none.
+   */
+  readonly subprotocols?: SubprotocolChoice | undefined
   /**
    * Extensions that the route agrees to when a client offers them, in the order in which they transform what is sent; see
    * `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default: none. RFC 6455 §9.
@@ -323,6 +337,66 @@ export const upgrade = <
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
 > => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+// ---- without a connection ----------------------------------------------------------------------------------------------
+
+/**
+ * Options of {@link detach}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachOptions {
+  /** Default: none. */
+  readonly subprotocols?: SubprotocolChoice | undefined
+  /** Which pages may connect; others get 403. Default `"same"`. */
+  readonly origins?: OriginPolicy | undefined
+  /** More headers of the 101; the handshake's own are a defect. */
+  readonly responseHeaders?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * What is left of a request after the 101: the bytes both ways.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Detached {
+  /** Unread bytes included. It is cut when the Scope closes. */
+  readonly transport: Transport
+  readonly subprotocol: string | undefined
+}
+
+/**
+ * Accepts the opening handshake of the current request and gives the bytes away: frames are the caller's to read and write, or
+ * to pass on as they are (`Transport.join`). The 101 is sent at once, so middleware that changes responses does not reach it, and
+ * what the handler responds afterwards is ignored.
+ *
+ * Fails with the response for a request that can't be accepted, which the router sends. No extension is agreed.
+ *
+ * @example
+ * import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
+ * import { Connection, WebSocketRoute } from "@effect-ws/core"
+ * import { Effect } from "effect"
+ *
+ * const Raw = HttpLayerRouter.add("GET", "/raw", Effect.gen(function*() {
+ *   const { transport } = yield* WebSocketRoute.detach()
+ *   const socket = yield* Connection.make(transport, { role: "server" })
+ *   yield* socket.runForEach(socket.send)
+ *   return HttpServerResponse.empty()
+ * }))
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const detach = (
+  options: DetachOptions = {}
+): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
+      Effect.sync(() => transport.abort())
+    )
+  )
 
 // ---- contracts ---------------------------------------------------------------------------------------------------------
 
@@ -661,7 +735,7 @@ class Route {
     const chosen = extras?.subprotocol
     const subprotocol =
       chosen === undefined
-        ? Handshake.selectSubprotocol(check.subprotocols, this.options.subprotocols ?? [])
+        ? TakeOver.chooseSubprotocol(check.subprotocols, this.options.subprotocols, subject.request)
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined

@@ -10,6 +10,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
+import type { HandshakeResponse } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseInfo } from "../engine/Protocol.js"
@@ -64,6 +65,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   private error: ConnectionError | undefined
   private endWaiters: Array<Resume> | undefined
   private goneWaiters: Array<Resume> | undefined
+  /** What the server answered, at a client that could see it. */
+  response: HandshakeResponse | undefined
   /** Told when nothing of the transport is left. */
   owner: { readonly connectionGone: () => void } | undefined
   private isGone = false

@@ -28,8 +28,7 @@ const runsInto: unique symbol = Symbol("runsInto")
 const putsBy: unique symbol = Symbol("putsBy")
 
 /** Lets a source of {@link runHere} run into `channel`, that of a sink, by calls of `put`, which must do the same. */
-export const puts = <C extends object>(channel: C, put: Put<any, any>): C =>
-  Object.assign(channel, { [putsBy]: put })
+export const puts = <C extends object>(channel: C, put: Put<any, any>): C => Object.assign(channel, { [putsBy]: put })
 
 function pipeHere(this: AnyChannel, ...steps: Array<unknown>): unknown {
   const last = steps.length - 1
