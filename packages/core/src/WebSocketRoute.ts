@@ -43,6 +43,7 @@ import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./internal/compat.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
+import type { Resume } from "./Resume.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
 import { MessageError } from "./WebSocketError.js"
@@ -329,10 +330,32 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
    * The route as a Layer, like {@link layer}. The services of a handler are required per request; an Effect that gives the
    * handler runs once, when the Layer is built, and its services are the Layer's.
    */
-  readonly toLayer: <E, RX, EX = never, RB = never>(
+  readonly toLayer: <E, RX, EX = never, RB = never, RR = never>(
     handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
-    options?: Pick<Options<P, U, H, A, E, EA, RA, R>, "onError">
-  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+    options?: LayerOptions<P, U, H, A, E, RR>
+  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RR | RouteRequirements<RX | RA | R, EA>>
+}
+
+/**
+ * Options of a contract's Layer.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LayerOptions<P, U, H, A, E, RR> {
+  /** As {@link Options}'s. */
+  readonly onError?: Options<P, U, H, A, E, never, never, never>["onError"]
+  /**
+   * Lets connections continue after a drop: the handler sees one, over as many as its client makes. The client must have it too; others
+   * are closed with 1002, or with 1008 if they say nothing. The request that a handler gets, and its Scope, are those of the
+   * first connection.
+   */
+  readonly resume?: Resume<RR> | undefined
+  /**
+   * Whose session it is: another owner's is not continued. `accept` is asked for each connection, but a session goes on with
+   * what it gave for the first, so say here who the user is. A session belongs to its path anyway.
+   */
+  readonly sessionOwner?: ((request: Accepted<P, U, H, A>) => string) | undefined
 }
 
 /**
@@ -416,8 +439,8 @@ export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>
 ): WebSocketRoute<P, U, H, In, Out, R, AcceptedValue<T>, EA, RA> => {
   type A = AcceptedValue<T>
   type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
-  type Extra = Pick<Options<P, U, H, A, any, EA, RA, R>, "onError">
-  const serve = (handler: AnyTyped, extra?: Extra) =>
+  type Extra = LayerOptions<P, U, H, A, any, any>
+  const plain = (handler: PlainHandler, extra?: Extra) =>
     layer(
       contract.path,
       {
@@ -428,9 +451,24 @@ export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>
         subprotocols: contract.subprotocols,
         onError: extra?.onError
       },
-      (socket, request: Accepted<P, U, H, A>) =>
-        Effect.flatMap(contract.server(socket, options.onInvalid), (typed) => handler(typed, request))
+      handler
     )
+  type PlainHandler = (socket: Connection.Connection, request: Accepted<P, U, H, A>) => Effect.Effect<unknown, any, any>
+  const serve = (handler: AnyTyped, extra?: Extra): Layer.Layer<never, any, any> => {
+    const typed: PlainHandler = (socket, request) =>
+      Effect.flatMap(contract.server(socket, options.onInvalid), (typed) => handler(typed, request))
+    if (extra?.resume === undefined) return plain(typed, extra)
+    const { resume, sessionOwner } = extra
+    return Layer.unwrapScoped(
+      Effect.map(resume.server(options), (sessions) =>
+        plain((socket, request) => {
+          const place = request.request.originalUrl.replace(/[?#].*$/s, "")
+          const binding = JSON.stringify([contract.path, place, sessionOwner?.(request) ?? ""])
+          return sessions.serve(socket, binding, (connection) => typed(connection, request))
+        }, extra)
+      )
+    )
+  }
   return {
     ...contract,
     of: (handler) => handler,
@@ -639,7 +677,7 @@ class Handling implements Entry {
   private watchdog: Timers.Timer | undefined
 
   constructor(
-    readonly connection: Connection.Connection,
+    public connection: Connection.Connection,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
@@ -671,6 +709,13 @@ class Handling implements Entry {
     })
     this.watchdog = timer
     timers.set(timer, this.route.handlerTimeoutMillis)
+  }
+
+  /** The handler's connection spans others, of which the one that was accepted is the first. */
+  adopt(connection: Connection.Connection): void {
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    this.connection = connection
+    Connection.setOwner(connection, this)
   }
 
   /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
