@@ -234,11 +234,12 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
         Effect.gen(function* () {
           const greeted = yield* restore(resume.greet(physical))
           // Leaving says that the session is over; a connection that was lost is no reason for that.
-          yield* Scope.addFinalizerExit(scope, (exit) =>
-            self.end === undefined && self.sessions.some(({ raw }) => raw === greeted.connection)
-              ? Effect.void
-              : greeted.connection.leave(exit)
-          )
+          yield* Scope.addFinalizerExit(scope, (exit) => {
+            const isKnown = self.sessions.some(({ raw }) => raw === greeted.connection)
+            if (isKnown && self.end === undefined) return Effect.void
+            if (!isKnown && greeted.isFresh) greeted.discard()
+            return greeted.connection.leave(exit)
+          })
           return { ...greeted, ended: Fiber.await(yield* Effect.forkDaemon(greeted.pump)) }
         })
       )

@@ -23,6 +23,8 @@ export interface Greeted {
   /** Takes what comes until the connection has ended. */
   readonly pump: Effect.Effect<void>
   readonly abandon: () => void
+  /** It never counted as open, so that its end is no gap. */
+  readonly discard: () => void
 }
 
 export interface ResumeClient {
@@ -157,7 +159,15 @@ class Client implements ResumeClient, Keeper {
     isFresh: boolean
   ): Greeted {
     const line = connection.attach(physical, welcome.received, welcome)
-    return { connection, isFresh, pump: connection.pump(line), abandon: () => connection.abandon() }
+    return {
+      connection,
+      isFresh,
+      pump: connection.pump(line),
+      abandon: () => connection.abandon(),
+      discard: () => {
+        if (this.current === connection) this.current = undefined
+      }
+    }
   }
 
   private journal(id: string): Effect.Effect<Journal | undefined> {

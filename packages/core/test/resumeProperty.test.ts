@@ -1,0 +1,107 @@
+/** Resume: ten thousand cuts at random bytes, on lines in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Connection, MessagePack, Resume, WebSocketClient, WebSocketContract } from "@effect-ws/core"
+import { Effect, Fiber, Random, Schedule, Schema, Stream } from "effect"
+import { serveResumed } from "./resumeServer.js"
+
+const Numbered = Schema.Struct({ n: Schema.Number, pad: Schema.String })
+
+/** Sends numbered messages of random sizes, some alone and some together, until `done`. */
+const sendNumbers = <E>(
+  sendAll: (messages: Array<typeof Numbered.Type>) => Effect.Effect<void, E>,
+  done: () => boolean,
+  random: () => number
+) =>
+  Effect.gen(function* () {
+    let n = 0
+    while (!done()) {
+      const together = random() < 0.5 ? 1 : Math.ceil(random() * 8)
+      yield* sendAll(Array.from({ length: together }, () => ({ n: ++n, pad: "x".repeat(random() * 40) })))
+      yield* Effect.yieldNow()
+    }
+    yield* sendAll([{ n: -1 - n, pad: "" }])
+    return n
+  })
+
+/** Checks that messages count up from 1, until one says how many there were. */
+const checker = () => {
+  let last = 0
+  let total: number | undefined
+  return {
+    see: ({ n }: typeof Numbered.Type) => {
+      if (n < 0) total = -1 - n
+      else if (n !== last + 1) throw new Error(`message ${n} after ${last}`)
+      else last = n
+      return total
+    },
+    last: () => last
+  }
+}
+
+const cutsPerRun = 2500
+
+describe("ten thousand cuts at random bytes", () => {
+  for (const [name, codec, options] of [
+    ["JSON", WebSocketContract.json, {}],
+    ["JSON, a store of 8 messages", WebSocketContract.json, { maxMessages: 8 }],
+    ["MessagePack", MessagePack.codec, {}],
+    ["MessagePack, a store of 500 bytes", MessagePack.codec, { maxBytes: 500 }]
+  ] as const) {
+    it.effect(`${name}: nothing is lost, nothing comes twice, the order is kept`, () =>
+      Effect.gen(function* () {
+        const seed = yield* Random.nextIntBetween(0, 2 ** 31)
+        const random = mulberry(seed)
+        const contract = WebSocketContract.make("/", { incoming: Numbered, outgoing: Numbered, codec })
+        let cuts = 0
+        let handlers = 0
+        const isDone = () => cuts >= cutsPerRun
+        const atServer = checker()
+        const atClient = checker()
+        const both = yield* serveResumed(Resume.memory(options), {
+          // At any byte of the opening handshake, the hello or what follows
+          cutAfter: () => (isDone() ? undefined : Math.floor(random() ** 2 * 2000)),
+          onCut: () => void cuts++,
+          chunking: (available) => Math.ceil(random() * available),
+          handler: (connection: Connection.Connection) =>
+            Effect.gen(function* () {
+              handlers++
+              const socket = yield* contract.server(connection)
+              const sending = yield* Effect.fork(sendNumbers(socket.sendAll, isDone, random))
+              while (atServer.see(yield* socket.take) === undefined) {}
+              yield* Fiber.join(sending)
+            })
+        })
+        const client = yield* WebSocketClient.reconnecting(contract, {
+          url: "ws://host/",
+          heartbeat: false,
+          schedule: Schedule.forever,
+          resume: Resume.memory(options)
+        }).pipe(Effect.provideService(WebSocketClient.WebSocketClient, both.client))
+        const sending = yield* Effect.fork(sendNumbers(client.sendAll, isDone, random))
+        let total: number | undefined
+        // The handler ends when it has all, and says so.
+        yield* Stream.runForEach(client.messages, (message) =>
+          Effect.sync(() => {
+            total = atClient.see(message)
+          })
+        )
+        const sent = yield* Fiber.join(sending)
+        yield* both.idle
+        assert.strictEqual(atClient.last(), total, `seed ${seed}`)
+        assert.strictEqual(atServer.last(), sent, `seed ${seed}`)
+        assert.strictEqual(handlers, 1)
+        assert.isAtLeast(cuts, cutsPerRun)
+        assert.isAbove(sent, 0)
+        assert.deepStrictEqual(both.sessions.counts, { sessions: 0, detached: 0 })
+      }).pipe(Effect.scoped)
+    )
+  }
+})
+
+/** A generator of reproducible numbers. */
+const mulberry = (seed: number) => () => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+}
