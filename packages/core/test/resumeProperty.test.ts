@@ -1,6 +1,6 @@
 /** Resume: ten thousand cuts at random bytes, on lines in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Connection, MessagePack, Resume, WebSocketClient, WebSocketContract } from "@effect-ws/core"
+import { type Connection, MessagePack, Resume, WebSocketClient, WebSocketContract } from "@effect-ws/core"
 import { Effect, Fiber, Random, Schedule, Schema, Stream } from "effect"
 import { serveResumed } from "./resumeServer.js"
 

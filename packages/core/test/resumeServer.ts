@@ -1,7 +1,7 @@
 /** A server of resumable sessions in memory, and a client's way to it over lines that are cut. */
 import { Connection, Resume, TestTransport, WebSocketClient } from "@effect-ws/core"
 import { Handshake } from "@effect-ws/core/engine"
-import { Effect, Fiber, Scope } from "effect"
+import { Effect, Fiber, Runtime } from "effect"
 
 const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0))
 
@@ -20,11 +20,14 @@ export interface Options<E> {
   readonly onCut?: () => void
   readonly chunking?: (availableBytes: number) => number
   readonly connection?: Connection.Options
+  /** Handles connections itself, without sessions. */
+  readonly plain?: (server: Connection.Connection) => Effect.Effect<unknown, unknown>
 }
 
 export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>) =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
+    const runtime = yield* Effect.runtime()
     const sessions = yield* Resume.sessions(resume, { heartbeat: false, ...options.connection })
     const lines: Array<Line> = []
     const running = new Set<Fiber.RuntimeFiber<unknown, unknown>>()
@@ -32,7 +35,9 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
       Effect.gen(function* () {
         const server = yield* Connection.make(end, { heartbeat: false, ...options.connection, role: "server" })
         lines.push({ server, end })
-        yield* Effect.ignore(sessions.serve(server, options.owner?.() ?? "", options.handler))
+        yield* Effect.ignore(
+          options.plain?.(server) ?? sessions.serve(server, options.owner?.() ?? "", options.handler)
+        )
       }).pipe(Effect.scoped)
     const client = WebSocketClient.fromDialer(() =>
       Effect.gen(function* () {
@@ -63,7 +68,7 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
                 `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${Handshake.acceptKey(key)}\r\n\r\n`
               )
             ])
-            const fiber = Effect.runSync(Effect.forkIn(accept(far), scope))
+            const fiber = Runtime.runSync(runtime)(Effect.forkIn(accept(far), scope))
             running.add(fiber)
             fiber.addObserver(() => running.delete(fiber))
           },

@@ -94,8 +94,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
   private saveAgain = false
   private saved: (() => void) | undefined
   private ackAfterSave = false
-  /** What was taken when the session was left to the next process. */
-  private frozenTaken: number | undefined
+  /** What was taken when the consumer left; what is dropped then was not. */
+  private takenAtEnd: number | undefined
+  private suspended = false
 
   constructor(
     readonly id: string,
@@ -121,13 +122,16 @@ export class ResumedConnection extends BaseConnection implements Connection {
   get isAttached(): boolean {
     return this.line !== undefined
   }
+  isOn(line: Line): boolean {
+    return this.line === line
+  }
   /** Whether no line can come any more. */
   get isDone(): boolean {
     return this.phase === "over"
   }
   /** Whether it is left, as it was written down, to the next process. */
   get isSuspended(): boolean {
-    return this.frozenTaken !== undefined
+    return this.suspended
   }
   get unacknowledged(): number {
     return this.session.count
@@ -297,7 +301,7 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   /** How many messages of the peer its consumer has taken. */
   private get taken(): number {
-    return this.frozenTaken ?? this.session.received - this.queuedMessages
+    return this.takenAtEnd ?? this.session.received - this.queuedMessages
   }
 
   private get ackable(): number {
@@ -509,7 +513,7 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   /** No line will come any more, for a reason that is told elsewhere. What is written down of it stays. */
   abandon(): void {
-    this.frozenTaken ??= this.taken
+    this.suspended = this.journal !== undefined
     this.end(undefined)
   }
 
@@ -594,10 +598,10 @@ export class ResumedConnection extends BaseConnection implements Connection {
   ): Effect.Effect<void> {
     const suspends =
       this.journal !== undefined && this.phase === "open" && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-    if (!suspends) return super.leave(exit, frame)
     return Effect.suspend(() => {
-      // What is dropped now was not taken.
-      this.frozenTaken = this.taken
+      this.takenAtEnd ??= this.taken
+      if (!suspends) return super.leave(exit, frame)
+      this.suspended = true
       const info: CloseInfo = { ...this.localClose, code: CloseCode.goingAway, reason: "" }
       this.phase = "over"
       this.finish(info, new ConnectionClosed({ info }))

@@ -4,7 +4,10 @@
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as ConnectionModule from "../Connection.js"
@@ -113,9 +116,16 @@ export class Sessions implements Keeper {
       Effect.flatMap(restore(this.hello(physical)), (hello) =>
         Effect.flatMap(this.oneAtATime(this.enter(physical, binding, hello)), ({ entry, isNew, line }) => {
           const { connection } = entry
-          if (!isNew) return connection.pump(line)
           const { owner } = physical
           const pump = Effect.forkDaemon(connection.pump(line))
+          if (!isNew) {
+            // Whoever shuts down interrupts all who handle connections: each of them ends the session politely.
+            return Effect.flatMap(pump, (pump) =>
+              Effect.onInterrupt(restore(Fiber.await(pump)), (interruptors) =>
+                connection.isOn(line) ? connection.leave(interrupted(interruptors)) : Effect.void
+              )
+            )
+          }
           if (owner?.adopt === undefined) {
             return Effect.zipRight(
               pump,
@@ -264,6 +274,9 @@ export class Sessions implements Keeper {
     fiber.addObserver(() => this.removals.delete(fiber))
   }
 }
+
+const interrupted = (interruptors: HashSet.HashSet<FiberId.FiberId>): Exit.Exit<never> =>
+  Exit.interrupt(HashSet.reduce(interruptors, FiberId.none as FiberId.FiberId, FiberId.combine))
 
 const refuse = (physical: Physical, code: number, detail: string): Effect.Effect<never, ConnectionClosed> =>
   Effect.suspend(() => {
