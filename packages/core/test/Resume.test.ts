@@ -704,8 +704,8 @@ describe("in a KeyValueStore", () => {
         yield* first.lines[0]!.end.stall
         yield* before.sendAll([20, 30])
         yield* settle
+        yield* cut(first)
         if (how === "shutdown") yield* Scope.close(life, Exit.interrupt(yield* Effect.fiberId))
-        else yield* cut(first)
         const second = yield* onStore(store, serve(stored))
         assert.deepStrictEqual(second.sessions.counts, { sessions: 1, detached: 1 })
         server = second
@@ -736,6 +736,7 @@ describe("in a KeyValueStore", () => {
       const id = yield* beginSession(client)
       yield* first.sockets[0]!.sendAll([1, 2])
       yield* settle
+      yield* Effect.fork(Stream.runDrain(client.messages))
       yield* Scope.close(life, Exit.interrupt(yield* Effect.fiberId))
       assert.isTrue(yield* store.has(`resume/${id}`))
       const second = yield* onStore(store, serve(stored))
@@ -773,7 +774,9 @@ describe("in a KeyValueStore", () => {
       const store = yield* stores
       const life = yield* Scope.make()
       const first = yield* Scope.extend(onStore(store, serve(stored, { owner: () => "ada" })), life)
-      const id = yield* beginSession(yield* plain(first))
+      const socket = yield* plain(first)
+      const id = yield* beginSession(socket)
+      yield* Effect.fork(Stream.runDrain(socket.messages))
       yield* Scope.close(life, Exit.interrupt(yield* Effect.fiberId))
       let owner = "eve"
       const second = yield* onStore(store, serve(stored, { owner: () => owner }))
@@ -803,7 +806,10 @@ describe("in a KeyValueStore", () => {
       yield* first.send(1)
       yield* server.sockets[0]!.sendAll([10])
       yield* settle
-      yield* Scope.close(life, Exit.interrupt(yield* Effect.fiberId))
+      const closing = yield* Effect.fork(Scope.close(life, Exit.interrupt(yield* Effect.fiberId)))
+      yield* settle
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(closing)
       yield* settle
       const second = yield* onStore(store, open(server, options))
       yield* settle
@@ -824,6 +830,7 @@ describe("in a KeyValueStore", () => {
       const bytes = Uint8Array.from({ length: 256 }, (_, i) => i)
       yield* first.sockets[0]!.raw.sendAll([bytes, "text"])
       yield* settle
+      yield* Effect.fork(Stream.runDrain(one.messages))
       yield* Scope.close(life, Exit.interrupt(yield* Effect.fiberId))
       const second = yield* onStore(store, serve(stored))
       const two = yield* plain(second)

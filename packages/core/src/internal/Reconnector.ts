@@ -118,6 +118,8 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
   fiber: Fiber.RuntimeFiber<void> | undefined
   private readonly outbox: Outbox<Stopped | OutboxFull>
   private sessions: Array<Session> = []
+  /** Connections that counted as open. */
+  private readonly opened = new WeakSet<BaseConnection>()
   private end: { readonly reason: StopReason; readonly cause: Cause.Cause<unknown> | undefined } | undefined
   private claimed = false
   private wakeConsumer: (() => void) | undefined
@@ -235,10 +237,10 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
           const greeted = yield* restore(resume.greet(physical))
           // Leaving says that the session is over; a connection that was lost is no reason for that.
           yield* Scope.addFinalizerExit(scope, (exit) => {
-            const isKnown = self.sessions.some(({ raw }) => raw === greeted.connection)
-            if (isKnown && self.end === undefined) return Effect.void
-            if (!isKnown && greeted.isFresh) greeted.discard()
-            return greeted.connection.leave(exit)
+            const { connection, discard } = greeted
+            if (!self.opened.has(connection)) discard()
+            else if (self.end === undefined && !connection.unsafeIsOver()) return Effect.void
+            return connection.leave(exit)
           })
           return { ...greeted, ended: Fiber.await(yield* Effect.forkDaemon(greeted.pump)) }
         })
@@ -292,6 +294,7 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
   // ---- sessions and their consumer ---------------------------------------------------------------------------------------
 
   private publish(session: Session): void {
+    this.opened.add(session.raw)
     if (!this.sessions.includes(session)) this.sessions.push(session)
     this.wakeConsumer?.()
   }
