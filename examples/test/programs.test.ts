@@ -29,6 +29,16 @@ const programs: Record<string, ReadonlyArray<string>> = {
   accept: ["Ada sees account 7", "refused with 401: unknown token", "refused with 400: "],
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
+  resume: [
+    "a session begins",
+    "1 * 1 = 1",
+    "2 * 2 = 4",
+    "3 * 3 = 9",
+    "4 * 4 = 16",
+    "5 * 5 = 25",
+    "6 * 6 = 36",
+    "over 3 connections"
+  ],
   "http-api": ["echoed: through HttpApi"],
   testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
 }
