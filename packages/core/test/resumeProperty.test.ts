@@ -1,10 +1,14 @@
 /** Resume: ten thousand cuts at random bytes, on lines in memory. */
+import { KeyValueStore } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { type Connection, MessagePack, Resume, WebSocketClient, WebSocketContract } from "@effect-ws/core"
 import { Effect, Fiber, Random, Schedule, Schema, Stream } from "effect"
 import { serveResumed } from "./resumeServer.js"
 
 const Numbered = Schema.Struct({ n: Schema.Number, pad: Schema.String })
+
+/** All else here happens in one turn of the event loop. */
+const otherTurn = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
 
 /** Sends numbered messages of random sizes, some alone and some together, until `done`. */
 const sendNumbers = <E>(
@@ -17,7 +21,7 @@ const sendNumbers = <E>(
     while (!done()) {
       const together = random() < 0.5 ? 1 : Math.ceil(random() * 8)
       yield* sendAll(Array.from({ length: together }, () => ({ n: ++n, pad: "x".repeat(random() * 40) })))
-      yield* Effect.yieldNow()
+      yield* otherTurn
     }
     yield* sendAll([{ n: -1 - n, pad: "" }])
     return n
@@ -38,15 +42,23 @@ const checker = () => {
   }
 }
 
-const cutsPerRun = 2500
+/** Each end has a store of its own. */
+const written = (options?: Resume.StoreOptions) => [
+  Resume.keyValueStore({ ...options, prefix: "server/" }),
+  Resume.keyValueStore({ ...options, prefix: "client/" })
+]
+const kept = (options?: Resume.Options) => [Resume.memory(options), Resume.memory(options)]
 
 describe("ten thousand cuts at random bytes", () => {
-  for (const [name, codec, options] of [
-    ["JSON", WebSocketContract.json, {}],
-    ["JSON, a store of 8 messages", WebSocketContract.json, { maxMessages: 8 }],
-    ["MessagePack", MessagePack.codec, {}],
-    ["MessagePack, a store of 500 bytes", MessagePack.codec, { maxBytes: 500 }]
+  for (const [name, codec, ends, cutsPerRun] of [
+    ["JSON", WebSocketContract.json, kept({ maxMessages: 64 }), 2000],
+    ["JSON, a store of 8 messages", WebSocketContract.json, kept({ maxMessages: 8 }), 2000],
+    ["MessagePack", MessagePack.codec, kept({ maxMessages: 64 }), 2000],
+    ["MessagePack, a store of 500 bytes", MessagePack.codec, kept({ maxBytes: 500 }), 2000],
+    ["JSON, written down", WebSocketContract.json, written({ maxMessages: 64 }), 1000],
+    ["MessagePack, written down, a store of 8 messages", MessagePack.codec, written({ maxMessages: 8 }), 1000]
   ] as const) {
+    const [resumeServer, resumeClient] = ends as ReadonlyArray<Resume.Resume<KeyValueStore.KeyValueStore>>
     it.effect(`${name}: nothing is lost, nothing comes twice, the order is kept`, () =>
       Effect.gen(function* () {
         const seed = yield* Random.nextIntBetween(0, 2 ** 31)
@@ -57,9 +69,9 @@ describe("ten thousand cuts at random bytes", () => {
         const isDone = () => cuts >= cutsPerRun
         const atServer = checker()
         const atClient = checker()
-        const both = yield* serveResumed(Resume.memory(options), {
+        const both = yield* serveResumed(resumeServer!, {
           // At any byte of the opening handshake, the hello or what follows
-          cutAfter: () => (isDone() ? undefined : Math.floor(random() ** 2 * 2000)),
+          cutAfter: () => (isDone() ? undefined : Math.floor(random() ** 2 * 1500)),
           onCut: () => void cuts++,
           chunking: (available) => Math.ceil(random() * available),
           handler: (connection: Connection.Connection) =>
@@ -75,7 +87,7 @@ describe("ten thousand cuts at random bytes", () => {
           url: "ws://host/",
           heartbeat: false,
           schedule: Schedule.forever,
-          resume: Resume.memory(options)
+          resume: resumeClient!
         }).pipe(Effect.provideService(WebSocketClient.WebSocketClient, both.client))
         const sending = yield* Effect.fork(sendNumbers(client.sendAll, isDone, random))
         let total: number | undefined
@@ -93,7 +105,7 @@ describe("ten thousand cuts at random bytes", () => {
         assert.isAtLeast(cuts, cutsPerRun)
         assert.isAbove(sent, 0)
         assert.deepStrictEqual(both.sessions.counts, { sessions: 0, detached: 0 })
-      }).pipe(Effect.scoped)
+      }).pipe(Effect.scoped, Effect.provide(KeyValueStore.layerMemory))
     )
   }
 })
