@@ -20,6 +20,8 @@ export interface Options<E> {
   readonly onCut?: () => void
   readonly chunking?: (availableBytes: number) => number
   readonly connection?: Connection.Options
+  /** Whether lines begin with an opening handshake. Default true. */
+  readonly handshake?: boolean
   /** Handles connections itself, without sessions. */
   readonly plain?: (server: Connection.Connection) => Effect.Effect<unknown, unknown>
 }
@@ -39,23 +41,34 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
           options.plain?.(server) ?? sessions.serve(server, options.owner?.() ?? "", options.handler)
         )
       }).pipe(Effect.scoped)
-    const client = WebSocketClient.fromDialer(() =>
-      Effect.gen(function* () {
-        let left = options.cutAfter?.()
-        const chunking = (available: number) => {
-          const size = options.chunking?.(available) ?? available
-          if (left === undefined) return size
-          const taken = Math.min(size, left)
-          left -= taken
-          if (left <= 0) {
-            // After this chunk has come, before the next one does
-            left = Number.POSITIVE_INFINITY
-            options.onCut?.()
-            queueMicrotask(() => Effect.runSync(far.cut))
-          }
-          return taken
+    const begin = (end: TestTransport.TestTransport) => {
+      const fiber = Runtime.runSync(runtime)(Effect.forkIn(accept(end), scope))
+      running.add(fiber)
+      fiber.addObserver(() => running.delete(fiber))
+    }
+    const pair = Effect.suspend(() => {
+      let left = options.cutAfter?.()
+      const chunking = (available: number) => {
+        const size = options.chunking?.(available) ?? available
+        if (left === undefined) return size
+        const taken = Math.min(size, left)
+        left -= taken
+        if (left <= 0) {
+          // After this chunk has come, before the next one does
+          left = Number.POSITIVE_INFINITY
+          options.onCut?.()
+          queueMicrotask(() => Effect.runSync(ends[0].cut))
         }
-        const [near, far] = yield* TestTransport.pair({ chunking })
+        return taken
+      }
+      let ends: readonly [TestTransport.TestTransport, TestTransport.TestTransport]
+      return Effect.tap(TestTransport.pair({ chunking }), (made) => {
+        ends = made
+      })
+    })
+    const dialing = WebSocketClient.fromDialer(() =>
+      Effect.gen(function* () {
+        const [near, far] = yield* pair
         yield* Effect.addFinalizer(() => Effect.sync(() => near.abort()))
         let request = ""
         far.open({
@@ -68,9 +81,7 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
                 `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${Handshake.acceptKey(key)}\r\n\r\n`
               )
             ])
-            const fiber = Runtime.runSync(runtime)(Effect.forkIn(accept(far), scope))
-            running.add(fiber)
-            fiber.addObserver(() => running.delete(fiber))
+            begin(far)
           },
           onDrain: () => {},
           onEnd: () => far.end(),
@@ -79,6 +90,15 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
         return near
       })
     )
+    const direct = WebSocketClient.WebSocketClient.of({
+      connect: (_, connectOptions = {}) =>
+        Effect.flatMap(pair, ([near, far]) => {
+          begin(far)
+          const { closeTimeout, heartbeat } = connectOptions
+          return Connection.make(near, { closeTimeout, heartbeat, role: "client" })
+        })
+    })
+    const client = options.handshake === false ? direct : dialing
     return {
       client,
       sessions,
