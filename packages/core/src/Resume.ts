@@ -194,7 +194,7 @@ export const info = (socket: Connection.Connection | { readonly raw: Connection.
   const connection = "raw" in socket ? socket.raw : socket
   return connection instanceof ResumedConnection
     ? {
-        restored: connection.restored !== undefined,
+        restored: connection.restored,
         attached: connection.isAttached,
         unacknowledged: connection.unacknowledged
       }

@@ -70,6 +70,8 @@ export interface Line {
 export class ResumedConnection extends BaseConnection implements Connection {
   readonly role: Role
   readonly subprotocol: string | undefined
+  /** Whether an earlier process began it. */
+  readonly restored: boolean
   private readonly session: ResumeSession
   private line: Line | undefined
   /** `closing`: a bye is to be sent, also on a later line. */
@@ -107,12 +109,13 @@ export class ResumedConnection extends BaseConnection implements Connection {
     private readonly keeper: Keeper,
     private readonly journal?: Journal | undefined,
     /** What the journal had when it began. */
-    readonly restored?: Snapshot | undefined
+    snapshot?: Snapshot | undefined
   ) {
     super(settings.highWaterMark, settings.cleanCloseCodes)
     this.role = physical.role
     this.subprotocol = physical.subprotocol
-    this.session = new ResumeSession(resume.limits, restored)
+    this.restored = snapshot !== undefined
+    this.session = new ResumeSession(resume.limits, snapshot)
     this.told = this.savedTaken = this.session.received
     this.savedSent = this.session.sent
   }
