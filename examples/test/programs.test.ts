@@ -34,6 +34,16 @@ const programs: Record<string, ReadonlyArray<string>> = {
     "echoed: hello",
     "closed with 3000 by the origin's own closing handshake"
   ],
+  resume: [
+    "a session begins",
+    "1 * 1 = 1",
+    "2 * 2 = 4",
+    "3 * 3 = 9",
+    "4 * 4 = 16",
+    "5 * 5 = 25",
+    "6 * 6 = 36",
+    "over 3 connections"
+  ],
   "http-api": ["echoed: through HttpApi"],
   "engine-duplex": [
     "server: GET /echo",

@@ -48,6 +48,7 @@ import { RequestSpan } from "./internal/RequestSpan.js"
 import * as TakeOver from "./internal/takeOver.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
+import type { Resume } from "./Resume.js"
 import type { Transport } from "./Transport.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
@@ -437,10 +438,10 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
    * The route as a Layer, like {@link layer}. The services of a handler are required per request; an Effect that gives the
    * handler runs once, when the Layer is built, and its services are the Layer's.
    */
-  readonly toLayer: <E, RX, EX = never, RB = never>(
+  readonly toLayer: <E, RX, EX = never, RB = never, RR = never>(
     handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
-    options?: HandlerOptions<E>
-  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+    options?: LayerOptions<P, U, H, A, E, RR>
+  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RR | RouteRequirements<RX | RA | R, EA>>
   /**
    * The route for `handleRaw` of an `HttpApi` endpoint that `WebSocketApi.endpoint` made of this contract. The endpoint has decoded the
    * request; what `accept` fails with must be among the endpoint's errors. Make it once, not per request.
@@ -466,6 +467,26 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
  * @category models
  */
 export interface HandlerOptions<E> extends Pick<Options<never, never, never, never, E, never>, "onError"> {}
+
+/**
+ * Options of a contract's Layer.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LayerOptions<P, U, H, A, E, RR> extends HandlerOptions<E> {
+  /**
+   * Lets connections continue after a drop: the handler sees one, over as many as its client makes. The client must have it too; others
+   * are closed with 1002, or with 1008 if they say nothing. The request that a handler gets, and its Scope, are those of the
+   * first connection.
+   */
+  readonly resume?: Resume<RR> | undefined
+  /**
+   * Whose session it is: another owner's is not continued. `accept` is asked for each connection, but a session goes on with
+   * what it gave for the first, so say here who the user is. A session belongs to its path anyway.
+   */
+  readonly sessionOwner?: ((request: Accepted<P, U, H, A>) => string) | undefined
+}
 
 /**
  * What an endpoint of `HttpApi` has decoded.
@@ -559,7 +580,9 @@ export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Eff
   type A = AcceptedValue<Effect.Effect.Success<AE>>
   type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
   const { accept, onInvalid } = options
-  const serve = (handler: AnyTyped, extra?: HandlerOptions<any>) =>
+  type Extra = LayerOptions<P, U, H, A, any, any>
+  type PlainHandler = (socket: Connection.Connection, request: Accepted<P, U, H, A>) => Effect.Effect<unknown, any, any>
+  const plain = (handler: PlainHandler, extra?: Extra) =>
     layer(
       contract.path,
       {
@@ -570,9 +593,23 @@ export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Eff
         subprotocols: contract.subprotocols,
         onError: extra?.onError
       },
-      (socket, request: Accepted<P, U, H, A>) =>
-        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
+      handler
     )
+  const serve = (handler: AnyTyped, extra?: Extra): Layer.Layer<never, any, any> => {
+    const typed: PlainHandler = (socket, request) =>
+      Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
+    if (extra?.resume === undefined) return plain(typed, extra)
+    const { resume, sessionOwner } = extra
+    return Layer.unwrapScoped(
+      Effect.map(resume.server(options), (sessions) =>
+        plain((socket, request) => {
+          const place = request.request.originalUrl.replace(/[?#].*$/s, "")
+          const binding = JSON.stringify([contract.path, place, sessionOwner?.(request) ?? ""])
+          return sessions.serve(socket, binding, (connection) => typed(connection, request))
+        }, extra)
+      )
+    )
+  }
   const toHandler = (handler: AnyTyped, extra?: HandlerOptions<any>) => {
     const all: AnyOptions = {
       ...options,
@@ -848,7 +885,7 @@ class Handling implements Entry {
   private watchdog: Timers.Timer | undefined
 
   constructor(
-    readonly connection: Connection.Connection,
+    public connection: Connection.Connection,
     private readonly accepted: Accepted<any, any, any, any>,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
@@ -902,6 +939,14 @@ class Handling implements Entry {
     })
     this.watchdog = timer
     timers.set(timer, this.route.handlerTimeoutMillis)
+  }
+
+  /** The handler's connection spans others, of which the one that was accepted is the first. */
+  adopt(connection: Connection.Connection): void {
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    this.connection = connection
+    this.isGone = false
+    Connection.setOwner(connection, this)
   }
 
   /** Says why if the handler failed, then closes the connection. */

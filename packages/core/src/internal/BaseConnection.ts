@@ -10,7 +10,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import type { HandshakeResponse } from "../Connection.js"
+import type { Connection, HandshakeResponse } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseInfo } from "../engine/Protocol.js"
@@ -21,6 +21,13 @@ import * as Flush from "./flush.js"
 import { type Put, puts, runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
+
+/** Who handles a connection. */
+export interface Owner {
+  readonly connectionGone: () => void
+  /** Handles `connection` from now on, for which this one is a transport. */
+  readonly adopt?: (connection: BaseConnection & Connection) => void
+}
 
 /** Someone who waits to send, or for what was sent to leave. */
 interface Sender {
@@ -67,8 +74,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   private goneWaiters: Array<Resume> | undefined
   /** What the server answered, at a client that could see it. */
   response: HandshakeResponse | undefined
-  /** Told when nothing of the transport is left. */
-  owner: { readonly connectionGone: () => void } | undefined
+  /** Told when nothing of the transport is left, and when another connection takes the place of this one. */
+  owner: Owner | undefined
+  /** Told when there may be room to send, or no hope of it. */
+  onRoom: (() => void) | undefined
   private isGone = false
   private discards = false
 
@@ -87,6 +96,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Bytes put out and not yet sent. */
   protected abstract buffered(): number
   abstract flush(): void
+  /** How many messages may be put out without asking again. */
+  protected maxBurst(): number {
+    return Number.MAX_SAFE_INTEGER
+  }
   /** Decodes what was held back; called before the consumer waits or takes. */
   protected abstract decodeMore(): void
   /** The queue has room: go on reading. */
@@ -355,6 +368,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** There may be room again, or no hope of it: who waits longest goes on first. */
   protected wakeSenders(): void {
+    this.onRoom?.()
     const { senders } = this
     if (senders === undefined) return
     this.senders = undefined
@@ -481,7 +495,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Puts out messages from `from` on; the index of the first that has no room. */
   private putOutWhileRoom(messages: ReadonlyArray<Message>, from: number): number {
     let i = from
-    for (let room = this.highWaterMark - this.buffered(); i < messages.length && room > 0; i++) {
+    const end = Math.min(messages.length, from + this.maxBurst())
+    for (let room = this.highWaterMark - this.buffered(); i < end && room > 0; i++) {
       const message = messages[i]!
       this.write(message)
       room -= message.length + 2
