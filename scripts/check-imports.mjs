@@ -21,10 +21,7 @@ import { exportsProblems, packageOfSpecifier, readPackages, sourceOfSubpath, wor
 const engineLayers = [
   ["bytes", ["base64", "byteQueue", "byteWriter", "headerGrammar", "mask", "Natives", "random", "sha1", "utf8"]],
   ["codec", ["CloseCode", "Frame", "FrameDecoder", "FrameEncoder", "Limits", "MessageAssembler", "Opcode", "Rule"]],
-  [
-    "protocol",
-    ["deflateParameters", "Extension", "Handshake", "HttpBody", "HttpHead", "PerMessageDeflate", "Protocol"]
-  ],
+  ["protocol", ["deflateParameters", "ExtendedOutput", "Extension", "Handshake", "HttpBody", "HttpHead", "Protocol"]],
   ["index", ["index"]]
 ]
 

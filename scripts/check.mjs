@@ -17,6 +17,7 @@ const checks = [
   ["checks can fail", node("--test", ...selfTests)],
   ["import direction", node("scripts/check-imports.mjs")],
   ["documents", node("scripts/check-docs.mjs")],
+  ["bundles", node("scripts/bundle-size.mjs")],
   ["lockfile", node("scripts/check-lockfile.mjs")]
 ]
 

@@ -72,6 +72,7 @@ const within = async <A>(seconds: number, what: string, promise: Promise<A>): Pr
 export interface Server {
   readonly pid: number
   readonly port: number
+  readonly controlPort: number | undefined
   readonly cpu: () => Promise<CpuAnswer>
   readonly memory: () => Promise<MemoryAnswer>
   /** Rejects when the process ends before `stop`. */
@@ -103,12 +104,12 @@ export const startServer = async (
   died.catch(() => {})
 
   const waiting: Array<(line: string) => void> = []
-  let onReady: (port: number) => void
-  const port = new Promise<number>((resolve) => {
+  let onReady: (ports: ReadonlyArray<number>) => void
+  const ready = new Promise<ReadonlyArray<number>>((resolve) => {
     onReady = resolve
   })
   createInterface({ input: child.stdout! }).on("line", (line) => {
-    if (line.startsWith("READY ")) onReady(Number(line.slice("READY ".length)))
+    if (line.startsWith("READY ")) onReady(line.slice("READY ".length).split(" ").map(Number))
     else if (line.startsWith("{")) waiting.shift()?.(line)
   })
   const ask = async <A>(question: string): Promise<A> => {
@@ -128,9 +129,11 @@ export const startServer = async (
     return polite
   }
   try {
+    const [port, controlPort] = await within(30, "READY", Promise.race([ready, died]))
     return {
       pid: child.pid!,
-      port: await within(30, "READY", Promise.race([port, died])),
+      port: port!,
+      controlPort,
       cpu: () => ask("cpu"),
       memory: () => ask("mem"),
       died,
@@ -163,12 +166,15 @@ export const runLoad = async (
     const outcome = new Promise<Extract<LoadReport, { readonly type: "done" }>>((resolve, reject) => {
       // Steps are taken one after the other, so that the result waits for the last question to the server.
       let last: Promise<void> = Promise.resolve()
+      let isDone = false
       const step = (run: () => Promise<void>): void => {
         last = last.then(run)
         last.catch(reject)
       }
       child.once("error", reject)
-      child.once("exit", (code, signal) => reject(new Error(`the load generator ended (${signal ?? code})`)))
+      child.once("exit", (code, signal) => {
+        if (!isDone) reject(new Error(`the load generator ended (${signal ?? code})`))
+      })
       child.on("message", (message: LoadReport) => {
         switch (message.type) {
           case "windowStart":
@@ -185,6 +191,7 @@ export const runLoad = async (
           case "error":
             return reject(new Error(message.message))
           case "done":
+            isDone = true
             return step(async () => resolve(message))
         }
       })

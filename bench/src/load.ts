@@ -7,10 +7,11 @@
 import { setTimeout as delay } from "node:timers/promises"
 import * as Client from "./load/Client.js"
 import * as Exchange from "./load/Exchange.js"
+import * as EventWorkloads from "./load/eventWorkloads.js"
 import * as Receiver from "./load/Receiver.js"
 import { makeOpening } from "./load/wire.js"
 import type { LoadCommand, LoadReport, LoadTask } from "./messages.js"
-import type { EchoRow, FanoutRow, HandshakesRow, MemoryRow } from "./rows.js"
+import { type EchoRow, type FanoutRow, type HandshakesRow, isMemoryRow, type MemoryRow } from "./rows.js"
 
 const task = JSON.parse(process.argv[2]!) as LoadTask
 
@@ -227,6 +228,14 @@ const runHandshakes = async (row: HandshakesRow): Promise<LoadReport> => {
   return result
 }
 
+/** Tells the runner to look at the server's memory, and waits until it has. */
+const idle = async (connections: number): Promise<void> => {
+  await delay(300)
+  const command = new Promise<void>((resolve) => process.once("message", (_: LoadCommand) => resolve()))
+  void report({ type: "idle", connections })
+  await command
+}
+
 /** Opens connections that each echo one message; tells the runner when to look, first at a fifth and then at all of them. */
 const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
   const exchange = Exchange.make(2, row.payloadBytes, false)
@@ -250,12 +259,6 @@ const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
     await until("the echo of each connection", () => missing === 0)
     return clients
   }
-  const idle = async (connections: number): Promise<void> => {
-    await delay(300)
-    const command = new Promise<void>((resolve) => process.once("message", (_: LoadCommand) => resolve()))
-    void report({ type: "idle", connections })
-    await command
-  }
   const startedAt = performance.now()
   const wanted = allowedConnections(row.connections)
   // Compiled code, the young generation at its full size and the litter of many opening handshakes are not the cost of a
@@ -272,8 +275,27 @@ const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
   return { type: "done", operations, seconds, cpuShare: (user + system) / 1e6 / seconds }
 }
 
+const eventRun: EventWorkloads.Run = {
+  port: task.port,
+  controlPort: task.controlPort ?? 0,
+  count: (count) => {
+    operations += count
+  },
+  measure,
+  until,
+  allowedConnections,
+  idle,
+  fail
+}
+
 const run = (): Promise<LoadReport> => {
   switch (task.row.kind) {
+    case "sse-fanout":
+      return EventWorkloads.fanout(eventRun, task.row)
+    case "sse-firehose":
+      return EventWorkloads.firehose(eventRun, task.row)
+    case "sse-memory":
+      return EventWorkloads.memory(eventRun, task.row)
     case "echo":
       return runEcho(task.row)
     case "fanout":
@@ -286,7 +308,7 @@ const run = (): Promise<LoadReport> => {
 }
 
 process.on("disconnect", () => process.exit(1))
-if (task.row.kind !== "memory") watch()
+if (!isMemoryRow(task.row)) watch()
 run().then(
   (result) => {
     if (!failed) report(result).then(() => process.exit(0))

@@ -36,6 +36,36 @@ const programs: Record<string, ReadonlyArray<string>> = {
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
   "http-api": ["echoed: through HttpApi"],
+  contracts: [
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you",
+    "tick 1",
+    "Ada: hello (in lobby)",
+    "refused: text",
+    "403: not you"
+  ],
+  reconnecting: [
+    "EURUSD, token 1: 1.08",
+    "EURUSD, token 1: 1.09",
+    "EURUSD, token 2: 1.08",
+    "EURUSD, token 2: 1.09",
+    "not tried again"
+  ],
+  openapi: [
+    "without a token: 401",
+    "a pot for Ada, from tea",
+    "documented: 101 400 401 403 426",
+    "A WebSocket (RFC 6455). The client sends JSON messages (Order), the server JSON messages (Confirmed)."
+  ],
+  "sse-listen": ['1 {"n":1}', '2 {"n":2}', '3 {"n":3}', '4 {"n":4}', '5 {"n":5}'],
+  "sse-progress": ["25 %", "50 %", "75 %", "done: /results/7"],
+  "sse-dashboard": [
+    'ada: orders {"count":0}, orders {"count":1}, orders {"count":2}, orders {"count":3}',
+    'bob: orders {"count":2}, orders {"count":3}'
+  ],
+  "sse-resume": ["one", "the server starts again", "two", "three"],
+  "sse-answer": ["You asked", "about", "the weather"],
   testing: ["tick tick tick", "ConnectionClosed 1006", "HeartbeatTimeout"]
 }
 

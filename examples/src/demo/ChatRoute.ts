@@ -3,9 +3,9 @@
  */
 
 import { HttpServerResponse } from "@effect/platform"
-import { type Message, WebSocketRoute } from "@effect-ws/core"
-import { Effect, Layer, Schema } from "effect"
-import * as Protocol from "./protocol.js"
+import { WebSocketRoute } from "@effect-ws/core"
+import { Effect, Layer } from "effect"
+import { Chat } from "./protocol.js"
 import { Rooms } from "./Rooms.js"
 import * as Settings from "./Settings.js"
 
@@ -15,41 +15,22 @@ export const ChatRoute = Layer.unwrapEffect(
     const { maxMessageBytes } = yield* Settings.chat
 
     // #region route
-    return WebSocketRoute.layer(
-      "/chat/:room",
-      {
-        path: Schema.Struct({ room: Protocol.RoomName }),
-        urlParams: Schema.Struct({ name: Protocol.MemberName }),
-        maxMessageBytes,
-        // Before the 101: the request's Scope holds the room as long as the connection lives.
-        accept: ({ path }) =>
-          Effect.catchTag(rooms.open(path.room), "ExceededCapacityException", () =>
-            HttpServerResponse.text("There are too many rooms; try one that exists.\n", { status: 503 })
-          )
-      },
-      (socket, { accepted: room, urlParams }) =>
-        Effect.gen(function* () {
-          const self = yield* room.enter(socket, urlParams.name)
-          yield* socket.runForEach((message) =>
-            decode(message).pipe(
-              Effect.flatMap((said) => (said._tag === "drop" ? socket.abort : room.say(self, said.text))),
-              Effect.catchTag("Refused", ({ reason }) =>
-                socket.send(Protocol.encodeServerMessage({ _tag: "refused", reason }))
-              )
-            )
-          )
-        }).pipe(Effect.scoped)
+    return WebSocketRoute.implement(Chat, {
+      maxMessageBytes,
+      // Before the 101: the request's Scope holds the room as long as the connection lives.
+      accept: ({ path }) =>
+        Effect.catchTag(rooms.open(path.room), "ExceededCapacityException", () =>
+          HttpServerResponse.text("There are too many rooms; try one that exists.\n", { status: 503 })
+        ),
+      // The reason in one line for a person, and the connection goes on.
+      onInvalid: ({ detail, field }, socket) =>
+        socket.send({ _tag: "refused", reason: field === "" ? detail : `${field}: ${detail}` })
+    }).toLayer((socket, { accepted: room, urlParams }) =>
+      Effect.gen(function* () {
+        const self = yield* room.enter(socket.raw, urlParams.name)
+        yield* socket.runForEach((message) => (message._tag === "drop" ? socket.abort : room.say(self, message.text)))
+      }).pipe(Effect.scoped)
     )
     // #endregion
   })
 )
-
-class Refused extends Schema.TaggedError<Refused>()("Refused", { reason: Schema.String }) {}
-
-const decode = (message: Message.Message): Effect.Effect<Protocol.ClientMessage, Refused> =>
-  typeof message === "string"
-    ? Effect.mapError(
-        Protocol.decodeClientMessage(message),
-        (error) => new Refused({ reason: Protocol.explain(error) })
-      )
-    : Effect.fail(new Refused({ reason: "only text messages are understood here" }))

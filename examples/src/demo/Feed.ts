@@ -5,7 +5,7 @@
 import { WebSocketRoute } from "@effect-ws/core"
 import { EventSchema, EventStreamRoute } from "@effect-ws/eventsource"
 import { Clock, Effect, Layer, PubSub, Schedule, Stream } from "effect"
-import { encodeTick, Tick } from "./protocol.js"
+import { Tick, Ticks } from "./protocol.js"
 import { Rooms } from "./Rooms.js"
 import * as Settings from "./Settings.js"
 
@@ -42,14 +42,8 @@ export class Feed extends Effect.Service<Feed>()("demo/Feed", {
 /** `/feed` as a WebSocket. The client says nothing; reading tells when it leaves. */
 const WebSocketFeed = Layer.unwrapEffect(
   Effect.map(Feed, ({ ticks }) =>
-    WebSocketRoute.layer("/feed", {}, (socket) =>
-      Effect.raceFirst(
-        Stream.run(
-          Stream.map(ticks, (tick) => encodeTick(tick)),
-          socket.sink
-        ),
-        Stream.runDrain(socket.messages)
-      )
+    WebSocketRoute.implement(Ticks).toLayer((socket) =>
+      Effect.raceFirst(Stream.run(ticks, socket.sink), Stream.runDrain(socket.messages))
     )
   )
 )
@@ -59,7 +53,7 @@ const EventFeed = Layer.unwrapEffect(
   Effect.map(Feed, ({ idOf, numberOf, ticks }) =>
     EventStreamRoute.layer(
       "/events",
-      { schema: EventSchema.json(Tick, { event: "tick", id: idOf }), retry: "1 second" },
+      { schema: EventSchema.json(Tick, { id: idOf }), retry: "1 second" },
       ({ lastEventId }) => {
         const last = numberOf(lastEventId)
         return Stream.filter(ticks, (tick) => tick.n > last)

@@ -1,6 +1,7 @@
 /**
  * The ordinary routes: the page with its script and style, the list of rooms, and a health check.
  */
+import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
 import { Clock, Effect, Layer } from "effect"
@@ -14,18 +15,18 @@ const headers = {
   "x-content-type-options": "nosniff"
 }
 
-/** The folder is beside `src` and `dist`. */
-const file = (path: HttpLayerRouter.PathInput, name: string, contentType: string) =>
-  HttpLayerRouter.add(
-    "GET",
-    path,
-    HttpServerResponse.file(fileURLToPath(new URL(`../../public/${name}`, import.meta.url)), { headers, contentType })
-  )
+/** `place` is relative to this folder; `public` is beside `src` and `dist`. */
+const file = (path: HttpLayerRouter.PathInput, place: string, contentType: string) => {
+  const name = fileURLToPath(new URL(place, import.meta.url))
+  return existsSync(name)
+    ? HttpLayerRouter.add("GET", path, HttpServerResponse.file(name, { headers, contentType }))
+    : Layer.fail(`${name} is missing: npm start makes it (node scripts/bundle-demo.mjs)`)
+}
 
 const Page = Layer.mergeAll(
-  file("/", "index.html", "text/html; charset=utf-8"),
-  file("/app.js", "app.js", "text/javascript; charset=utf-8"),
-  file("/style.css", "style.css", "text/css; charset=utf-8")
+  file("/", "../../public/index.html", "text/html; charset=utf-8"),
+  file("/app.js", "./app.js", "text/javascript; charset=utf-8"),
+  file("/style.css", "../../public/style.css", "text/css; charset=utf-8")
 )
 
 const Health = Layer.unwrapEffect(

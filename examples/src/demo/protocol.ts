@@ -1,7 +1,9 @@
 /**
- * What the page and the chat say to each other: JSON in text messages, checked by Schema in both directions.
+ * What the page and the server say to each other: contracts, checked by Schema in both directions. The page is bundled with this
+ * file.
  */
-import { ParseResult, Schema } from "effect"
+import { WebSocketContract } from "@effect-ws/core"
+import { Schema } from "effect"
 
 /** Letters, digits, `_` and `-`, as they stand in a path. */
 export const RoomName = Schema.String.pipe(
@@ -53,14 +55,17 @@ export const Tick = Schema.TaggedStruct("tick", {
 })
 export type Tick = typeof Tick.Type
 
-export const decodeClientMessage = Schema.decodeUnknown(Schema.parseJson(ClientMessage))
+/** A line or a tick that many get is encoded once. */
 export const encodeServerMessage = Schema.encodeSync(Schema.parseJson(ServerMessage))
-export const encodeTick = Schema.encodeSync(Schema.parseJson(Tick))
 
-/** Why a message was refused, in one line for a person. */
-export const explain = (error: ParseResult.ParseError): string => {
-  const issue = ParseResult.ArrayFormatter.formatErrorSync(error)[0]
-  if (issue === undefined) return "the message is not understood"
-  const message = issue.message.split("\n")[0]!
-  return issue.path.length === 0 ? message : `${issue.path.join(".")}: ${message}`
-}
+// #region contract
+export const Chat = WebSocketContract.make("/chat/:room", {
+  path: Schema.Struct({ room: RoomName }),
+  urlParams: Schema.Struct({ name: MemberName }),
+  incoming: ClientMessage,
+  outgoing: ServerMessage
+})
+// #endregion
+
+/** The ticks. The page says nothing. */
+export const Ticks = WebSocketContract.make("/feed", { incoming: Schema.Never, outgoing: Tick })

@@ -1,5 +1,5 @@
 /**
- * One message to many connections: framed once, and the same bytes written to each. All that is published in one turn of the
+ * One message to many connections: framed once (and compressed once for all whose compression keeps nothing between messages), and the same bytes written to each. All that is published in one turn of the
  * event loop leaves with one write per member. A member that does not keep up has an allowance of unsent bytes and then
  * what its policy says, so that it neither slows the others nor holds memory.
  *
@@ -11,9 +11,11 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Connection } from "./Connection.js"
 import * as CloseCode from "./engine/CloseCode.js"
+import * as Extension from "./engine/Extension.js"
 import { frame } from "./engine/FrameEncoder.js"
 import { type Natives, portable } from "./engine/Natives.js"
 import * as Opcode from "./engine/Opcode.js"
+import type { Violation } from "./engine/Rule.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
 import { FramedConnection } from "./internal/FramedConnection.js"
 import * as Flush from "./internal/flush.js"
@@ -91,7 +93,12 @@ interface Publication {
   readonly message: Message
   readonly frame: Uint8Array
   readonly except: Connection | undefined
+  /** As the members with equal extensions get it, by their key. */
+  encoded?: Map<string, Encoded>
 }
+
+/** A publication as extensions made it: a frame, those who wait for it, or a failure. */
+type Encoded = Uint8Array | Array<(frame: Uint8Array | undefined) => void> | "failed"
 
 class Room implements Broadcast, Flush.Flushable {
   private readonly members = new Map<BaseConnection, number>()
@@ -99,6 +106,8 @@ class Room implements Broadcast, Flush.Flushable {
   private pendingBytes = 0
   private droppedCount = 0
   private disconnectedCount = 0
+  /** What encodes once for all members with equal extensions, by their key; idle ones. */
+  private readonly pipelines = new Map<string, Array<Extension.Pipeline>>()
   /** Those of the members, whose transports take their own kind of bytes as they are. */
   private natives: Natives = portable
   private readonly slow: SlowPolicy
@@ -173,24 +182,102 @@ class Room implements Broadcast, Flush.Flushable {
     this.pendingBytes = 0
     const all = this.concat(publications)
     const selective = publications.some(({ except }) => except !== undefined)
+    const encodedAll = new Map<string, Uint8Array | undefined>()
     for (const member of this.members.keys()) {
+      let bytes: Uint8Array | undefined
+      if (!selective && member instanceof FramedConnection && member.role === "server") {
+        const key = member.encodeKey
+        if (member.agreed.length === 0) bytes = all
+        else if (key !== undefined) {
+          if (!encodedAll.has(key)) encodedAll.set(key, this.concatEncoded(publications, key, member))
+          bytes = encodedAll.get(key)
+        }
+      }
       if (
-        !selective &&
-        member instanceof FramedConnection &&
-        member.role === "server" &&
-        (this.slow === "wait" || member.unsafeBufferedBytes() + all.length <= this.allowance)
+        bytes !== undefined &&
+        (this.slow === "wait" || member.unsafeBufferedBytes() + bytes.length <= this.allowance)
       ) {
         // The same memory for all: it is never written over.
-        if (member.writeEncoded(all)) member.flush()
+        const framed = member as FramedConnection
+        if (framed.writeEncoded(bytes)) framed.flush()
       } else this.deliver(member, publications)
     }
   }
 
+  /** All publications as members with this key get them; `undefined` when an extension does not give one at once. */
+  private concatEncoded(
+    publications: ReadonlyArray<Publication>,
+    key: string,
+    member: FramedConnection
+  ): Uint8Array | undefined {
+    const frames: Array<Uint8Array> = []
+    for (const publication of publications) {
+      const encoded = this.encode(publication, key, member)
+      if (!(encoded instanceof Uint8Array)) return undefined
+      frames.push(encoded)
+    }
+    return this.joined(frames)
+  }
+
+  /** The publication as `member`'s extensions make it, once for all with the same key. */
+  private encode(publication: Publication, key: string, member: FramedConnection): Encoded {
+    publication.encoded ??= new Map()
+    const before = publication.encoded.get(key)
+    if (before !== undefined) return before
+    const { encoded, message } = publication
+    const isText = typeof message === "string"
+    const opcode = isText ? Opcode.text : Opcode.binary
+    // A pipeline takes one message at a time.
+    const idle = this.pipelines.get(key) ?? []
+    this.pipelines.set(key, idle)
+    const pipeline = idle.pop() ?? Extension.open(member.agreed, { role: "server" })!
+    const framed = (result: Extension.Encoded | Violation): Uint8Array | undefined => {
+      idle.push(pipeline)
+      return "rule" in result ? undefined : frame(this.natives, opcode, result.payload, result.rsv)
+    }
+    let now: Encoded = publication.frame
+    if (pipeline.takes(message, undefined)) {
+      const waiting: Array<(frame: Uint8Array | undefined) => void> = []
+      const payload = isText ? encodeText(this.natives, message) : message
+      const result = pipeline.encode({ payload, isText }, (result) => {
+        const late = framed(result)
+        for (const give of waiting) give(late)
+      })
+      now = result === undefined ? waiting : (framed(result) ?? "failed")
+    } else idle.push(pipeline)
+    encoded.set(key, now)
+    return now
+  }
+
+  /** What `member`'s extensions need of its own, or not yet: whether it was taken care of. */
+  private deliverEncoded(member: FramedConnection, publication: Publication): boolean {
+    const key = member.encodeKey
+    if (key === undefined) return false
+    const encoded = this.encode(publication, key, member)
+    if (encoded === "failed") return false
+    if (encoded instanceof Uint8Array) {
+      member.writeEncoded(encoded)
+      return true
+    }
+    const give = member.reserve(publication.frame.length)
+    if (give === undefined) return false
+    encoded.push((frame) => {
+      give(frame)
+      // A member does not miss a message without learning of it.
+      if (frame === undefined) member.unsafeClose(CloseCode.internalError, "")
+    })
+    return true
+  }
+
   private concat(publications: ReadonlyArray<Publication>): Uint8Array {
-    if (publications.length === 1) return publications[0]!.frame
-    const bytes = this.natives.allocate(publications.reduce((size, { frame }) => size + frame.length, 0))
+    return this.joined(publications.map(({ frame }) => frame))
+  }
+
+  private joined(frames: ReadonlyArray<Uint8Array>): Uint8Array {
+    if (frames.length === 1) return frames[0]!
+    const bytes = this.natives.allocate(frames.reduce((size, frame) => size + frame.length, 0))
     let offset = 0
-    for (const { frame } of publications) {
+    for (const frame of frames) {
       bytes.set(frame, offset)
       offset += frame.length
     }
@@ -199,11 +286,13 @@ class Room implements Broadcast, Flush.Flushable {
 
   /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
   private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
-    for (const { except, frame, message } of publications) {
+    for (const publication of publications) {
+      const { except, frame, message } = publication
       if ((except as unknown) === member || !member.unsafeIsOpen()) continue
       if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
-        if (member instanceof FramedConnection && member.role === "server") member.writeEncoded(frame)
-        else member.unsafeSend(message)
+        if (!(member instanceof FramedConnection) || member.role === "client") member.unsafeSend(message)
+        else if (member.agreed.length === 0) member.writeEncoded(frame)
+        else if (!this.deliverEncoded(member, publication)) member.unsafeSend(message)
       } else if (this.slow === "drop") this.droppedCount++
       else {
         this.disconnectedCount++
@@ -212,6 +301,12 @@ class Room implements Broadcast, Flush.Flushable {
       }
     }
   }
+}
+
+const encodeText = (natives: Natives, text: string): Uint8Array => {
+  const bytes = natives.allocate(natives.textByteLength(text))
+  natives.writeText(text, bytes, 0)
+  return bytes
 }
 
 const internal = (connection: Connection): BaseConnection => {

@@ -162,11 +162,14 @@ export interface Options {
   readonly maxMessageBytes?: number | undefined
   /** Messages decoded ahead of the consumer before reading pauses. Default 16. */
   readonly maxQueuedMessages?: number | undefined
-  /** Bytes of messages decoded ahead of the consumer before reading pauses. Default 1 MiB. */
+  /** Bytes of messages (of text: UTF-16 code units) decoded ahead of the consumer before reading pauses. Default 1 MiB. */
   readonly maxQueuedBytes?: number | undefined
   /** Automatic pongs that wait for a transport which takes no more; one more closes with 1008. Default 60. */
   readonly maxPendingPongs?: number | undefined
-  /** Bytes that may wait to leave before `send` waits. Default 128 KiB. */
+  /**
+   * Bytes that may wait to leave before `send` waits. Default 128 KiB. What one call of `sendAll` or `sink` puts out at once is
+   * estimated, with text as UTF-16 code units: it may be up to three times as much.
+   */
   readonly highWaterMark?: number | undefined
   /** How long the closing handshake may take before the transport is cut. Default 10 seconds. */
   readonly closeTimeout?: Duration.DurationInput | undefined
@@ -270,7 +273,8 @@ export const settings = (options: Options, platform: PlatformOptions): Settings 
           schedule: options.heartbeat?.schedule
         },
   slab: platform.slab,
-  randomKey: platform.randomKey ?? nextMaskKey
+  randomKey: platform.randomKey ?? nextMaskKey,
+  deferEnd: true
 })
 
 const defaultCleanCloseCodes = [CloseCode.normal, CloseCode.goingAway, CloseCode.noCode]
@@ -329,6 +333,54 @@ export const leave = (
   exit: Exit.Exit<unknown, unknown>,
   frame?: { readonly code: number; readonly reason?: string }
 ): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit, frame) : Effect.void)
+
+/**
+ * `runForEach` without a fiber: calls `onMessage` for every message as it comes, then `onEnd` once, with the failure if the end
+ * is one. Both may call what is `unsafe` of the connection and must not throw. There is no way to stop but to end the connection.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeForEach = (
+  self: Connection,
+  onMessage: (message: Message) => void,
+  onEnd: (failure: Failure | undefined) => void
+): void => {
+  if (self instanceof BaseConnection) self.unsafeForEach(onMessage, onEnd)
+}
+
+/**
+ * What {@link leave} begins, without waiting until the transport is gone (see {@link setOwner}).
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeLeave = (
+  self: Connection,
+  exit: Exit.Exit<unknown, unknown>,
+  frame?: { readonly code: number; readonly reason?: string }
+): void => {
+  if (self instanceof BaseConnection) self.unsafeLeave(exit, frame)
+}
+
+/**
+ * Calls `onInput` once, as soon as there is a message or the end. Nothing is taken; a consumer that begins before takes its place.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeAwaitInput = (self: Connection, onInput: () => void): void => {
+  if (self instanceof BaseConnection) self.unsafeAwaitInput(onInput)
+}
+
+/**
+ * How a connection without messages that wait has ended: `undefined` while it goes on.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeEnd = (self: Connection): Exit.Exit<void, Failure> | undefined =>
+  self instanceof BaseConnection ? self.unsafeEnd() : undefined
 
 /**
  * How the messages of a connection fail, or sending does.

@@ -25,7 +25,6 @@ import type * as Stream from "effect/Stream"
 import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Connection } from "./Connection.js"
 import { WebSocketClient } from "./internal/clientService.js"
-import { Half } from "./internal/contractMessages.js"
 import * as Reconnector from "./internal/Reconnector.js"
 import * as Retry from "./internal/retry.js"
 import type { Message } from "./Message.js"
@@ -174,7 +173,7 @@ export interface Policy<E, R> extends Omit<ConnectOptions, "headers" | "subproto
    * The delays between attempts; when it is done, so is the client. Its input is the error. Default {@link defaultSchedule}: 200
    * milliseconds, doubled up to 30 seconds, of each a random 50 to 100 %.
    */
-  readonly schedule?: Schedule.Schedule<unknown, E, R> | undefined
+  readonly schedule?: Schedule.Schedule<unknown, NoInfer<E>, R> | undefined
   /** A connection that was open for as long starts the schedule anew. Default 5 seconds. */
   readonly resetAfter?: Duration.DurationInput | undefined
   /** Whether another attempt follows. Default {@link isRetryable}. */
@@ -398,7 +397,8 @@ const urlAttempt = (url: Evaluated<string | URL, any, any>, options: AnyOptions)
     subprotocols: evaluate(options.subprotocols)
   }),
   typed: Effect.succeed,
-  sends: new Half<Message>(undefined)
+  // Not a `Half`, which would bring ParseResult into every bundle
+  sends: { encodeAll: Effect.succeed<Array<Message>> }
 })
 
 const contractAttempt = (contract: AnyContract, options: AnyContractOptions) => ({

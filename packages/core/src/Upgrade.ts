@@ -4,13 +4,14 @@
  *
  * @since 0.1.0
  */
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as Effect from "effect/Effect"
-import { globalValue } from "effect/GlobalValue"
 import type * as Scheduler from "effect/Scheduler"
 import type { PlatformOptions } from "./Connection.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { withRequestSpans } from "./internal/RequestSpan.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -71,6 +72,11 @@ export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Sche
 export interface UpgradeRequest {
   readonly server: UpgradeServer
   /**
+   * A route decides now, perhaps for long: from here on a client that leaves should interrupt the request at once, whatever it sent
+   * before. What it sent is still the transport's.
+   */
+  readonly deciding?: (() => void) | undefined
+  /**
    * Takes the connection of `outer` over from the HTTP server, writes `head` (a whole 101 response, in Latin-1) and gives the
    * transport, unread bytes included; `undefined` if the client is gone or the request was answered already. `inner` is the
    * request as the handler keeps it (a prefix route changes it); neither has a response any more.
@@ -82,7 +88,12 @@ export interface UpgradeRequest {
   ) => Transport | undefined
 }
 
-const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
+// A property of the request, since a WeakMap with an entry per connection costs the collector more than the look-up saves.
+const registered = Symbol.for("@effect-ws/core/Upgrade")
+
+interface Upgradable {
+  [registered]?: UpgradeRequest
+}
 
 /**
  * Makes `source` (a platform's own request object) upgradable.
@@ -91,7 +102,7 @@ const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object
  * @category registry
  */
 export const register = (source: object, request: UpgradeRequest): void => {
-  requests.set(source, request)
+  ;(source as Upgradable)[registered] = request
 }
 
 /**
@@ -101,4 +112,14 @@ export const register = (source: object, request: UpgradeRequest): void => {
  * @category registry
  */
 export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
-  typeof request.source === "object" && request.source !== null ? requests.get(request.source) : undefined
+  typeof request.source === "object" && request.source !== null ? (request.source as Upgradable)[registered] : undefined
+
+/**
+ * A server whose spans of upgrade requests are cheap while nothing records them, that is with Effect's own tracer: what belongs
+ * into them is made when it is asked for. With any other tracer (OpenTelemetry) it is `server` as it is.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const withLazySpans = (server: HttpServer.HttpServer): HttpServer.HttpServer =>
+  withRequestSpans(server, (request) => find(request) !== undefined)

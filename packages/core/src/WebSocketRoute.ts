@@ -12,7 +12,7 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -25,8 +25,9 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
@@ -42,7 +43,8 @@ import * as Handshake from "./engine/Handshake.js"
 import { formatExtensions } from "./engine/headerGrammar.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
+import { RequestSpan } from "./internal/RequestSpan.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
 import * as Upgrade from "./Upgrade.js"
@@ -152,12 +154,21 @@ export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse
 export type OriginPolicy = Handshake.OriginPolicy
 
 /**
+ * What of a handler's failures `onError` is asked about: all but the end of the connection and messages that do not fit a contract,
+ * which have close frames already.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type HandlerError<E> = Exclude<E, Connection.Failure | MessageError>
+
+/**
  * Options of a route; the limits, heartbeat and deadlines of {@link Connection.Options} included.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
+export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   /** Decodes the path parameters; a mismatch is answered with 400. Default: strings, typed by the path's literal. */
   readonly path?: Schema.Schema<P, any, RS> | undefined
   /** Decodes the query; a mismatch is answered with 400. Default: strings and arrays of strings. */
@@ -177,11 +188,16 @@ export interface Options<P, U, H, T, E, EA, RA, RS> extends Connection.Options {
   readonly responseHeaders?: Headers.Input | undefined
   /**
    * Runs before the 101: gives what the handler gets as `accepted` (or an {@link Accept}), fails as any HTTP handler does, or
-   * gives an ordinary response, which is sent instead of the 101.
+   * gives an ordinary response, which is sent instead of the 101. `AE` is the Effect that it returns, or a union of such.
    */
-  readonly accept?: ((request: RouteRequest<P, U, H>) => Effect.Effect<T, EA, RA>) | undefined
-  /** The close frame for a failure of the handler. Default: 1011 without a reason; the failure is logged, never sent. */
-  readonly onError?: ((error: E) => { readonly code: number; readonly reason?: string } | undefined) | undefined
+  readonly accept?: ((request: RouteRequest<P, U, H>) => AE) | undefined
+  /**
+   * The close frame for a failure of the handler that is not the connection's own. Default: 1011 without a reason; the failure is
+   * logged, never sent. TypeScript infers a handler with parameters after the options: then `error` needs its type.
+   */
+  readonly onError?:
+    | ((error: HandlerError<E>) => { readonly code: number; readonly reason?: string } | undefined)
+    | undefined
   /**
    * How long the handler may go on after the connection is gone and its messages are taken; then it is interrupted. Default
    * 10 seconds.
@@ -212,23 +228,26 @@ export const layer = <
   P = PathParams<Path>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
   path: Path,
-  options: Options<P, U, H, T, E, EA, RA, RS>,
-  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+  options: Options<P, U, H, AE, E, RS>,
+  handler: (
+    socket: Connection.Connection,
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
+  ) => Effect.Effect<unknown, E, R>
 ): Layer.Layer<
   never,
   never,
   | HttpLayerRouter.HttpRouter
-  | HttpLayerRouter.Request.From<"Requires", Exclude<R | RA | RS, HttpLayerRouter.Provided>>
-  | HttpLayerRouter.Request.From<"Error", EA | ParseResult.ParseError>
-> =>
+  | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
+  | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
+> => serve(path, () => new Route(options, handler, "on opening"))
+
+const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
-    const route = new Route(options, handler)
+    const route = makeRoute()
     return Effect.zipRight(
       Effect.addFinalizer(() => route.shutdown),
       router.add("GET", path, route.respond)
@@ -236,8 +255,9 @@ export const layer = <
   }) as Layer.Layer<never, never, any>
 
 /**
- * {@link layer} for handlers that look at one message after the other: one loop in one fiber, without a Stream's cost per wake-up
- * and with the least memory per connection. `handler` may give nothing when all was done at once.
+ * {@link layer} for handlers that look at one message after the other: one loop in one fiber, which starts with the first
+ * message, without a Stream's cost per wake-up and with the least memory per connection. `handler` may give nothing when all was
+ * done at once.
  *
  * @since 0.1.0
  * @category layers
@@ -249,21 +269,25 @@ export const each = <
   P = PathParams<Path>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
   path: Path,
-  options: Options<P, U, H, T, E, EA, RA, RS>,
+  options: Options<P, U, H, AE, E, RS>,
   handler: (
     message: Message,
     socket: Connection.Connection,
-    request: Accepted<P, U, H, AcceptedValue<T>>
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
   ) => Effect.Effect<unknown, E, R> | void
-) =>
-  layer(path, options as Options<P, U, H, T, E | Connection.Failure, EA, RA, RS>, (socket, request) =>
-    socket.runForEach((message) => handler(message, socket, request))
+): Layer.Layer<never, never, RouteRequirements<R | Effect.Effect.Context<AE> | RS, Effect.Effect.Error<AE>>> =>
+  serve(
+    path,
+    () =>
+      new Route(
+        options,
+        (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
+        "on input"
+      )
   )
 
 /**
@@ -281,18 +305,19 @@ export const upgrade = <
   P = Readonly<Record<string, string | undefined>>,
   U = UrlParams,
   H = Headers.Headers,
-  T = void,
-  EA = never,
-  RA = never,
+  AE extends AnyEffect = Effect.Effect<void>,
   RS = never
 >(
-  options: Options<P, U, H, T, E, EA, RA, RS>,
-  handler: (socket: Connection.Connection, request: Accepted<P, U, H, AcceptedValue<T>>) => Effect.Effect<unknown, E, R>
+  options: Options<P, U, H, AE, E, RS>,
+  handler: (
+    socket: Connection.Connection,
+    request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
+  ) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
-  EA | ParseResult.ParseError,
-  R | RA | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+  Effect.Effect.Error<AE> | ParseResult.ParseError,
+  R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
+> => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- contracts ---------------------------------------------------------------------------------------------------------
 
@@ -302,11 +327,8 @@ export const upgrade = <
  * @since 0.1.0
  * @category models
  */
-export interface ServerOptions<P, U, H, In, Out, T, EA, RA>
-  extends Omit<
-    Options<P, U, H, T, never, EA, RA, never>,
-    "path" | "urlParams" | "headers" | "subprotocols" | "onError"
-  > {
+export interface ServerOptions<P, U, H, In, Out, AE>
+  extends Omit<Options<P, U, H, AE, never, never>, "path" | "urlParams" | "headers" | "subprotocols" | "onError"> {
   /** What happens when a message of the client does not fit. Default: the connection closes. */
   readonly onInvalid?: WebSocketContract.OnInvalid<In, Out> | undefined
 }
@@ -338,8 +360,44 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
    */
   readonly toLayer: <E, RX, EX = never, RB = never>(
     handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
-    options?: Pick<Options<P, U, H, A, E, EA, RA, R>, "onError">
+    options?: HandlerOptions<E>
   ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+  /**
+   * The route for `handleRaw` of an `HttpApi` endpoint that `WebSocketApi.endpoint` made of this contract. The endpoint has decoded the
+   * request; what `accept` fails with must be among the endpoint's errors. Make it once, not per request.
+   *
+   * Its connections end when the server shuts down.
+   */
+  readonly toHandler: <E, RX>(
+    handler: Handler<P, U, H, In, Out, A, E, RX>,
+    options?: HandlerOptions<E>
+  ) => (
+    request: DecodedRequest<P, U, H>
+  ) => Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    EA,
+    RX | RA | R | HttpServerRequest.HttpServerRequest | Scope.Scope
+  >
+}
+
+/**
+ * The options that depend on a handler's failures.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HandlerOptions<E> extends Pick<Options<never, never, never, never, E, never>, "onError"> {}
+
+/**
+ * What an endpoint of `HttpApi` has decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DecodedRequest<P, U, H> {
+  readonly path: P
+  readonly urlParams: U
+  readonly headers: H
 }
 
 /**
@@ -398,14 +456,12 @@ export const make = <
   Out = Message,
   OutI = never,
   ROut = never,
-  T = void,
-  EA = never,
-  RA = never
+  AE extends AnyEffect = Effect.Effect<void>
 >(
   path: Path,
   options: WebSocketContract.Options<P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut> &
-    ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
-): WebSocketRoute<P, U, H, In, Out, RP | RU | RH | RIn | ROut, AcceptedValue<T>, EA, RA> =>
+    ServerOptions<P, U, H, In, Out, AE> = {}
+): Implemented<P, U, H, In, Out, RP | RU | RH | RIn | ROut, AE> =>
   implement(
     WebSocketContract.make<Path, P, PI, RP, U, UI, RU, H, HI, RH, In, InI, RIn, Out, OutI, ROut>(path, options),
     options
@@ -417,14 +473,14 @@ export const make = <
  * @since 0.1.0
  * @category contracts
  */
-export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>(
+export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Effect<void>>(
   contract: WebSocketContract.WebSocketContract<P, U, H, In, Out, R>,
-  options: ServerOptions<P, U, H, In, Out, T, EA, RA> = {}
-): WebSocketRoute<P, U, H, In, Out, R, AcceptedValue<T>, EA, RA> => {
-  type A = AcceptedValue<T>
+  options: ServerOptions<P, U, H, In, Out, AE> = {}
+): Implemented<P, U, H, In, Out, R, AE> => {
+  type A = AcceptedValue<Effect.Effect.Success<AE>>
   type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
-  type Extra = Pick<Options<P, U, H, A, any, EA, RA, R>, "onError">
-  const serve = (handler: AnyTyped, extra?: Extra) =>
+  const { accept, onInvalid } = options
+  const serve = (handler: AnyTyped, extra?: HandlerOptions<any>) =>
     layer(
       contract.path,
       {
@@ -436,33 +492,76 @@ export const implement = <P, U, H, In, Out, R, T = void, EA = never, RA = never>
         onError: extra?.onError
       },
       (socket, request: Accepted<P, U, H, A>) =>
-        Effect.flatMap(contract.server(socket, options.onInvalid), (typed) => handler(typed, request))
+        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
     )
+  const toHandler = (handler: AnyTyped, extra?: HandlerOptions<any>) => {
+    const all: AnyOptions = {
+      ...options,
+      // Decoded by the endpoint; `make` passes the contract's own options too
+      path: undefined,
+      urlParams: undefined,
+      headers: undefined,
+      subprotocols: contract.subprotocols,
+      onError: extra?.onError,
+      accept: accept && ((subject) => Effect.flatMap(Decoded, (decoded) => accept({ ...subject, ...decoded })))
+    }
+    const respond = upgrade(all, (socket, request: Accepted<any, any, any, A>) =>
+      Effect.flatMap(Decoded, (decoded) =>
+        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, { ...request, ...decoded }))
+      )
+    )
+    return ({ headers, path, urlParams }: DecodedRequest<P, U, H>) =>
+      Effect.provideService(respond, Decoded, { path, urlParams, headers })
+  }
   return {
     ...contract,
     of: (handler) => handler,
-    toLayer: (handler: AnyTyped | Effect.Effect<AnyTyped, any, any>, extra?: Extra): Layer.Layer<never, any, any> =>
+    toLayer: (
+      handler: AnyTyped | Effect.Effect<AnyTyped, any, any>,
+      extra?: HandlerOptions<any>
+    ): Layer.Layer<never, any, any> =>
       Effect.isEffect(handler)
         ? Layer.unwrapScoped(Effect.map(handler, (handler) => serve(handler, extra)))
-        : serve(handler, extra)
+        : serve(handler, extra),
+    toHandler: toHandler as Implemented<P, U, H, In, Out, R, AE>["toHandler"]
   }
 }
 
+type AnyEffect = Effect.Effect<any, any, any>
+
+type Implemented<P, U, H, In, Out, R, AE extends AnyEffect> = WebSocketRoute<
+  P,
+  U,
+  H,
+  In,
+  Out,
+  R,
+  AcceptedValue<Effect.Effect.Success<AE>>,
+  Effect.Effect.Error<AE>,
+  Effect.Effect.Context<AE>
+>
+
+/** What the endpoint has decoded, for the one Effect that answers all its requests. */
+const Decoded = Context.GenericTag<DecodedRequest<any, any, any>>("@effect-ws/core/WebSocketRoute/Decoded")
+
 // ---------------------------------------------------------------------------------------------------------------------------
 
-type AnyOptions = Options<any, any, any, any, any, any, any, any>
+type AnyOptions = Options<any, any, any, any, any, any>
 type CloseFrame = { readonly code: number; readonly reason?: string }
 type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
+/** When the handler's fiber starts. A handler that only looks at messages needs none before the first, and often no other one. */
+type Start = "on opening" | "on input"
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
 class Route {
-  private readonly connections = new ConnectionSet()
+  readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
+  private readonly responseHeaders: Headers.Headers | undefined
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -470,9 +569,12 @@ class Route {
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly handler: AnyHandler
+    private readonly handler: AnyHandler,
+    readonly start: Start
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    const { responseHeaders } = options
+    this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -522,6 +624,7 @@ class Route {
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
+    upgrade.deciding?.()
     const decoded = Effect.all([
       decode(options.path, routeParams(context)),
       decode(options.urlParams, searchParams(context, request)),
@@ -556,22 +659,23 @@ class Route {
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const headers: Record<string, string> = {
+    const own: Record<string, string> = {
       upgrade: "websocket",
       connection: "Upgrade",
       "sec-websocket-accept": Handshake.acceptKey(check.key)
     }
-    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
+    if (subprotocol !== undefined) own["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
     if (extensions.length > 0) {
       const text = formatExtensions(extensions)
       if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      headers["sec-websocket-extensions"] = text
+      own["sec-websocket-extensions"] = text
     }
-    let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
-    if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
-    response = HttpServerResponse.setHeaders(response, headers)
-    if (extras?.cookies !== undefined) response = HttpServerResponse.mergeCookies(response, extras.cookies)
+    const headers =
+      this.responseHeaders === undefined && extras?.headers === undefined
+        ? own
+        : { ...this.responseHeaders, ...Headers.fromInput(extras?.headers), ...own }
+    const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
       accepted: extras === undefined ? answer : extras.value,
@@ -629,15 +733,13 @@ class Route {
         clock,
         extensions
       )
-      new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
-        this.handle(connection, accepted),
-        FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      )
+      const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
+      new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()
       return Effect.succeed(response)
     })
   }
 
-  private handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
+  handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
     try {
       return this.handler(connection, accepted)
     } catch (defect) {
@@ -654,37 +756,65 @@ class Route {
   }
 }
 
-/** One accepted connection and the fiber that handles it, until nothing is left of either. */
+/** One accepted connection and what handles it, until nothing is left of either. */
 class Handling implements Entry {
-  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  /** How the handler ended. */
+  private exit: Exit.Exit<unknown, unknown> | undefined
+  /** Whether the connection was told so, or nothing was left of it to tell. */
+  private hasLeft = false
+  /** Whether nothing is left of the connection. */
+  private isGone = false
   private watchdog: Timers.Timer | undefined
 
   constructor(
     readonly connection: Connection.Connection,
+    private readonly accepted: Accepted<any, any, any, any>,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
-    private readonly sets: ReadonlyArray<ConnectionSet>,
-    private readonly clock: Clock.Clock
+    private readonly serverConnections: ConnectionSet,
+    private readonly clock: Clock.Clock,
+    private readonly scheduler: Scheduler.Scheduler | undefined
   ) {}
 
-  start(handler: Effect.Effect<unknown, unknown, any>, scheduler: Scheduler.Scheduler | undefined): void {
-    for (const set of this.sets) set.add(this)
+  start(): void {
+    this.route.connections.add(this)
+    this.serverConnections.add(this)
     Connection.setOwner(this.connection, this)
-    const options = scheduler === undefined ? { immediate: true } : { immediate: true, scheduler }
-    this.fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(handler, options)
-    this.fiber.addObserver((exit) => {
-      if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-      Runtime.runFork(this.runtime)(this.finish(exit), { immediate: true }).addObserver(() => {
-        for (const set of this.sets) set.delete(this)
-      })
-    })
+    if (this.route.start === "on opening") this.fork(true)
+    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
+  }
+
+  private onInput(): void {
+    // Interrupted before it.
+    if (this.exit !== undefined) return
+    const end = Connection.unsafeEnd(this.connection)
+    if (end === undefined) this.fork(false)
+    else this.handlerEnded(end)
+  }
+
+  private fork(immediate: boolean): void {
+    const { accepted, connection, scheduler } = this
+    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
+      this.route.handle(connection, accepted),
+      scheduler === undefined ? { immediate } : { immediate, scheduler }
+    )
+    this.fiber = fiber
+    fiber.addObserver((exit) => this.handlerEnded(exit))
+  }
+
+  interrupt(): void {
+    if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
+    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
   }
 
   /** A handler that goes on without its connection does so for a while, then it is interrupted. */
   connectionGone(): void {
+    this.isGone = true
+    if (this.hasLeft) return this.release()
     const { fiber } = this
-    if (fiber === undefined || fiber.unsafePoll() !== null) return
+    if (fiber === undefined || this.exit !== undefined) return
     const timers = Timers.of(this.clock)
     const timer = new Timers.Timer(() => {
       if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
@@ -694,15 +824,32 @@ class Handling implements Entry {
     timers.set(timer, this.route.handlerTimeoutMillis)
   }
 
-  /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
-  private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const leave = (frame?: CloseFrame) =>
-      Effect.zipRight(Connection.leave(this.connection, exit, frame), Scope.close(this.scope, exit))
-    return Effect.uninterruptible(
-      exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause)
-        ? Effect.flatMap(this.explain(exit.cause), leave)
-        : leave()
+  /** Says why if the handler failed, then closes the connection. */
+  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
+    this.exit = exit
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
+    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
+      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
     )
+  }
+
+  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
+    this.hasLeft = true
+    if (this.isGone) return this.release()
+    Connection.unsafeLeave(this.connection, exit, frame)
+  }
+
+  /** Closes the request's Scope, the last that is left. */
+  private release(): void {
+    const close = closeScope(this.scope, this.exit ?? Exit.void)
+    if (close === undefined) this.forget()
+    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.forget())
+  }
+
+  private forget(): void {
+    this.route.connections.delete(this)
+    this.serverConnections.delete(this)
   }
 
   /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
@@ -766,7 +913,8 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
 /** The request's span has ended; what the connection keeps of it is its identity, not its attributes. */
 const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
   const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-  return span?._tag === "Span"
+  // A span that makes them when it is asked for keeps none, and has no need of a copy of the context.
+  return span?._tag === "Span" && !(span instanceof RequestSpan)
     ? Context.add(
         context,
         Tracer.ParentSpan,

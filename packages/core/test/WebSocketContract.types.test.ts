@@ -10,7 +10,18 @@ import {
   type WebSocketError,
   WebSocketRoute
 } from "@effect-ws/core"
-import { Context, Data, Effect, Layer, type ParseResult, Schema, type Scope, type Sink, type Stream } from "effect"
+import {
+  Context,
+  Data,
+  Effect,
+  Layer,
+  type ParseResult,
+  Schedule,
+  Schema,
+  type Scope,
+  type Sink,
+  type Stream
+} from "effect"
 
 class Database extends Context.Tag("Database")<Database, { readonly user: string }>() {}
 class Sessions extends Context.Tag("Sessions")<Sessions, { readonly count: number }>() {}
@@ -210,7 +221,9 @@ describe("reconnecting", () => {
   it("by contract: its types, swapped", () => {
     const client = WebSocketClient.reconnecting(Chat, {
       url: token,
-      onOpen: (socket) => socket.send({ say: "hi" })
+      onOpen: (socket) => socket.send({ say: "hi" }),
+      // Takes any input, which says nothing about the errors
+      schedule: Schedule.spaced("1 second")
     })
     same<
       typeof client,

@@ -1,6 +1,12 @@
 /** What a route asks of its Layer, by type: exactly the services of the handler, of `accept` and of the schemas, per request. */
 
-import { HttpLayerRouter, type HttpServer, type HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import {
+  type Headers,
+  HttpLayerRouter,
+  type HttpServer,
+  type HttpServerRequest,
+  HttpServerResponse
+} from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { type Connection, type Message, WebSocketRoute } from "@effect-ws/core"
 import { Context, Data, Effect, Layer, type ParseResult, Schema, type Scope, Stream } from "effect"
@@ -9,6 +15,7 @@ class Database extends Context.Tag("Database")<Database, { readonly user: string
 class Sessions extends Context.Tag("Sessions")<Sessions, { readonly count: number }>() {}
 class Codec extends Context.Tag("Codec")<Codec, { readonly codec: true }>() {}
 class Denied extends Data.TaggedError("Denied") {}
+class TooMany extends Data.TaggedError("TooMany")<{ readonly count: number }> {}
 
 type Equals<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 /** Compiles only if both types are the same. */
@@ -170,9 +177,82 @@ describe("what a handler gets, by type", () => {
     })
   })
 
+  it("what accept gives in any of its branches: values, errors and responses side by side", () => {
+    const route = WebSocketRoute.layer(
+      "/a/:id",
+      {
+        accept: ({ path }) => {
+          if (path.id === "") return HttpServerResponse.text("no", { status: 401 })
+          if (path.id === "0") return new Denied()
+          if (path.id === "1") return Effect.fail(new TooMany({ count: 1 }))
+          if (path.id === "2") return Effect.map(Database, ({ user }) => WebSocketRoute.accept({ user }))
+          return Effect.map(Sessions, ({ count }) => count)
+        }
+      },
+      (_, { accepted }) => {
+        same<typeof accepted, { user: string } | number>(true)
+        return Effect.void
+      }
+    )
+    same<
+      Layer.Layer.Context<typeof route>,
+      Always | Requires<Database> | Requires<Sessions> | Fails<Denied> | Fails<TooMany>
+    >(true)
+    const handler = WebSocketRoute.upgrade(
+      { accept: ({ request }) => (request.url === "/" ? Effect.succeed(1) : HttpServerResponse.text("no")) },
+      (_, { accepted }) => {
+        same<typeof accepted, number>(true)
+        return Effect.void
+      }
+    )
+    same<Effect.Effect.Error<typeof handler>, ParseResult.ParseError>(true)
+    const made = WebSocketRoute.make("/a", {
+      accept: () => (Math.random() > 2 ? Effect.fail(new TooMany({ count: 1 })) : Effect.succeed("x" as const))
+    })
+    same<
+      typeof made,
+      WebSocketRoute.WebSocketRoute<
+        WebSocketRoute.PathParams<"/a">,
+        WebSocketRoute.UrlParams,
+        Headers.Headers,
+        Message.Message,
+        Message.Message,
+        never,
+        "x",
+        TooMany,
+        never
+      >
+    >(true)
+  })
+
   it("the handler's error in onError", () => {
     WebSocketRoute.layer("/a", { onError: (error) => (error._tag === "Denied" ? { code: 4403 } : undefined) }, () =>
       Effect.fail(new Denied())
     )
+    // A handler with parameters is inferred after the options
+    WebSocketRoute.layer(
+      "/a",
+      {
+        onError: (error) => {
+          same<typeof error, unknown>(true)
+          return undefined
+        }
+      },
+      (socket) => Effect.zipRight(socket.take, new TooMany({ count: 1 }))
+    )
+    // so it names its own failures; the connection's do not come here
+    const named = { onError: (error: TooMany) => ({ code: 4000 + error.count }) }
+    WebSocketRoute.layer("/a", named, (socket) => Effect.zipRight(socket.take, new TooMany({ count: 1 })))
+    WebSocketRoute.each("/a", named, (message) => (message === "" ? undefined : new TooMany({ count: 1 })))
+    WebSocketRoute.upgrade(named, (socket) => Effect.zipRight(socket.take, new TooMany({ count: 1 })))
+    // @ts-expect-error and must name all of them
+    WebSocketRoute.layer("/a", named, (socket) => Effect.zipRight(socket.take, new Denied()))
+    // After the handler nothing needs to be named
+    WebSocketRoute.make("/a").toLayer((socket) => Effect.zipRight(socket.take, new TooMany({ count: 1 })), {
+      onError: (error) => {
+        same<typeof error, TooMany>(true)
+        return { code: 4000 + error.count }
+      }
+    })
   })
 })

@@ -24,6 +24,7 @@ import type { Transport } from "@effect-ws/core"
 import { Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
@@ -68,7 +69,10 @@ export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.
 export const layer = (
   evaluate: LazyArg<Http.Server>,
   options: Net.ListenOptions & Options
-): Layer.Layer<Services, ServeError> => NodeHttpServer.layer(attach(evaluate, options), options)
+): Layer.Layer<Services, ServeError> =>
+  Layer.map(NodeHttpServer.layer(attach(evaluate, options), options), (services) =>
+    Context.add(services, HttpServer.HttpServer, Upgrade.withLazySpans(Context.get(services, HttpServer.HttpServer)))
+  )
 
 /**
  * {@link layer} with its options from Config.
@@ -98,6 +102,9 @@ export const layerTest: Layer.Layer<Services | HttpClient.HttpClient, ServeError
 
 /**
  * Makes the servers that `evaluate` gives upgradable, for whatever takes a `createServer`: `NodeHttpServer.layer(attach(createServer), ...)`.
+ *
+ * What Node's HTTP parser refuses (bad requests, headers above its limit of 16 KiB, requests that don't arrive in time) is answered
+ * with Node's status and a sentence, unless the server has a `clientError` listener of its own.
  *
  * @since 0.1.0
  * @category constructors
@@ -129,6 +136,9 @@ export const attach =
         .writeHead(503, { "content-type": "text/plain", "retry-after": "1", connection: "close" })
         .end(shuttingDown)
     })
+    server.prependListener("clientError", (error: NodeJS.ErrnoException, socket: Duplex) => {
+      if (server.listenerCount("clientError") === 1) answerBroken(error, socket)
+    })
     // Responses that end only when they are told to (event streams) register here; `close` would wait for them.
     const beforeClose = new Set<() => void>()
     Object.assign(server, { [Symbol.for("@effect-ws/beforeClose")]: beforeClose })
@@ -150,10 +160,35 @@ const ignore = () => {}
 const shuttingDown = "The server is shutting down.\n"
 
 const refuse = (socket: Duplex): void => {
-  socket.end(
-    `HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: ${shuttingDown.length}\r\n` +
-      `Retry-After: 1\r\nConnection: close\r\n\r\n${shuttingDown}`
-  )
+  socket.end(formatAnswer("503 Service Unavailable", shuttingDown, "Retry-After: 1\r\n"))
+}
+
+const formatAnswer = (status: string, body: string, headers = ""): string =>
+  `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\n${headers}Connection: close\r\n\r\n${body}`
+
+/** Node answers the same statuses, without a sentence for the person who wrote the client. */
+const answersToBroken: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: formatAnswer(
+    "431 Request Header Fields Too Large",
+    "The request headers are too large: send fewer or shorter headers and cookies.\n"
+  ),
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: formatAnswer("413 Payload Too Large", "The chunk extensions are too large.\n"),
+  ERR_HTTP_REQUEST_TIMEOUT: formatAnswer("408 Request Timeout", "The request did not arrive in time.\n")
+}
+const badRequest = formatAnswer("400 Bad Request", "This is no HTTP/1.1 request: check what stands before it.\n")
+
+/** What the HTTP parser refuses, or does not get in time. */
+const answerBroken = (error: NodeJS.ErrnoException, socket: Duplex & { readonly _httpMessage?: unknown }): void => {
+  const code = error.code ?? ""
+  const answer = answersToBroken[code] ?? (code.startsWith("HPE_") ? badRequest : undefined)
+  const pending = socket._httpMessage as Http.ServerResponse | null | undefined
+  // An error of the network or of TLS, or inside of another answer
+  if (answer === undefined || pending?.headersSent === true) return void socket.destroy(error)
+  // The parser complains of every further piece of a request that has its answer
+  if (socket.destroyed || socket.writableEnded) return
+  // A request before it, which is not answered yet, will not be: its handler is interrupted
+  socket.once("finish", pending == null ? linger : socket.destroy)
+  socket.end(answer)
 }
 
 /** Node keeps the response that a socket is busy with in a property of it. */
@@ -178,8 +213,15 @@ function linger(this: Duplex): void {
   this.once("close", () => clearTimeout(timer))
 }
 
+/** Bytes that are read ahead of the answer; the end of a client that sent more is noticed after the answer. */
+const maxEarlyBytes = 0x10000
+
 class NodeUpgrade implements Upgrade.UpgradeRequest {
   private readonly closeListeners: number
+  private taken = false
+  /** What came since the handshake, while somebody decides. */
+  private early: Array<Buffer> | undefined
+  private collect: ((chunk: Buffer) => void) | undefined
 
   constructor(
     readonly server: Upgrade.UpgradeServer,
@@ -187,6 +229,37 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     private readonly head: Buffer
   ) {
     this.closeListeners = socket.listenerCount("close")
+  }
+
+  deciding(): void {
+    process.nextTick(readAhead, this)
+  }
+
+  /** A stream tells its end when everything before it was read, so whoever decides for longer than a turn reads ahead. */
+  readAhead(): void {
+    const { socket } = this
+    if (this.taken || this.collect !== undefined || socket.writableEnded || socket.destroyed) return
+    let bytes = 0
+    this.early = []
+    this.collect = (chunk) => {
+      // Refused meanwhile: what comes now is dropped
+      if (socket.writableEnded) return
+      this.early!.push(chunk)
+      bytes += chunk.length
+      if (bytes >= maxEarlyBytes) socket.pause()
+    }
+    socket.on("data", this.collect)
+  }
+
+  /** All bytes behind the handshake that were read. */
+  private stopReading(): Buffer {
+    const { collect, early, head, socket } = this
+    this.taken = true
+    if (collect === undefined) return head
+    this.early = this.collect = undefined
+    socket.removeListener("data", collect)
+    socket.pause()
+    return Buffer.concat([head, ...early!])
   }
 
   take(
@@ -209,12 +282,14 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     socket.removeListener("finish", linger)
     forgetResponse(outer)
     forgetResponse(inner)
-    const transport = NodeTransport.fromDuplex(socket, this.head)
+    const transport = NodeTransport.fromDuplex(socket, this.stopReading())
     socket.write(head, "latin1")
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }
 }
+
+const readAhead = (upgrade: NodeUpgrade): void => upgrade.readAhead()
 
 /**
  * Takes the platform's own listener off the socket, which would keep the request's fiber in memory as long as the connection

@@ -282,6 +282,16 @@ describe("over TLS", () => {
     })
   )
 
+  it.scopedLive("no answer for who does not speak TLS", () =>
+    Effect.gen(function* () {
+      const serving = yield* serve(Echo, { createServer: () => Https.createServer(tls) })
+      const client = yield* connect(serving.port)
+      yield* client.write(handshake("/echo"))
+      assert.isUndefined(yield* client.bytes)
+      yield* serving.sockets(0)
+    })
+  )
+
   it.scopedLive("a client that is reset inside a handshake harms nobody", () =>
     Effect.gen(function* () {
       const serving = yield* serve(Echo, { createServer: () => Https.createServer(tls) })
@@ -335,6 +345,78 @@ describe("a request at the wrong moment", () => {
         serving.logs.filter(({ level }) => LogLevel.greaterThan(level, LogLevel.Debug)),
         []
       )
+    })
+  )
+})
+
+describe("what the HTTP parser refuses gets", () => {
+  const slow = () => Http.createServer({ headersTimeout: 20, connectionsCheckingInterval: 10 })
+  const post = (body: string) => `POST /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${body}`
+  const cases: ReadonlyArray<
+    readonly [what: string, status: number, body: RegExp, bytes: string, createServer?: () => Http.Server]
+  > = [
+    ["20 KiB of headers", 431, /headers are too large/, handshake("/echo", { "X-Long": "x".repeat(0x5000) })],
+    [
+      "2 MiB of headers, still being sent",
+      431,
+      /headers are too large/,
+      handshake("/echo", { "X-Long": "x".repeat(0x200000) })
+    ],
+    ["a start line of another protocol", 400, /no HTTP\/1.1 request/, "SSH-2.0-OpenSSH_9.6\r\n"],
+    ["a method that nobody knows", 400, /no HTTP\/1.1 request/, "BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ["a header without a name", 400, /no HTTP\/1.1 request/, "GET / HTTP/1.1\r\n: x\r\n\r\n"],
+    ["a chunk without a length", 400, /no HTTP\/1.1 request/, post("z\r\n")],
+    ["17 KiB of chunk extensions", 413, /chunk extensions/, post(`1;${"x".repeat(0x4400)}\r\n`)],
+    ["a request that does not get on", 408, /not arrive in time/, "GET / HTTP/1.1\r\nHo", slow]
+  ]
+  // Reads no body, and answers never: the parser is first
+  const Hello = HttpLayerRouter.add("*", "/hello", Effect.never)
+  for (const [what, status, body, bytes, createServer] of cases) {
+    it.scopedLive(`${status} with a sentence: ${what}`, () =>
+      Effect.gen(function* () {
+        const serving = yield* serve(Layer.merge(Echo, Hello), createServer === undefined ? {} : { createServer })
+        const client = yield* connect(serving.port)
+        yield* client.write(bytes)
+        const answer = yield* client.answer
+        assert.strictEqual(answer.status, status)
+        assert.match(answer.body, body)
+        assert.deepInclude(answer.headers, { connection: "close", "content-type": "text/plain" })
+        assert.strictEqual(yield* client.ended, "end")
+        yield* client.end
+        yield* serving.sockets(0)
+        const other = yield* open(serving.port, "/echo")
+        assert.strictEqual((yield* other.close()).code, 1000)
+      })
+    )
+  }
+
+  it.scopedLive("nothing from us when the program answers itself", () =>
+    Effect.gen(function* () {
+      const createServer = () =>
+        Http.createServer().on("clientError", (error: NodeJS.ErrnoException, socket) => {
+          socket.end(`HTTP/1.1 418 Teapot\r\nContent-Length: ${error.code!.length}\r\n\r\n${error.code}`)
+        })
+      const serving = yield* serve(Echo, { createServer })
+      const client = yield* connect(serving.port)
+      yield* client.write("SSH-2.0-OpenSSH_9.6\r\n")
+      assert.deepInclude(yield* client.answer, { status: 418, body: "HPE_INVALID_METHOD" })
+      assert.isUndefined(yield* client.bytes)
+    })
+  )
+
+  it.scopedLive("no second answer inside of one that was begun", () =>
+    Effect.gen(function* () {
+      const stream = HttpServerResponse.stream(Stream.concat(Stream.make(new Uint8Array([0x68, 0x69])), Stream.never))
+      const serving = yield* serve(HttpLayerRouter.add("GET", "/stream", stream))
+      const client = yield* connect(serving.port)
+      yield* client.write("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+      assert.strictEqual((yield* client.answer).status, 200)
+      yield* client.write("SSH-2.0-OpenSSH_9.6\r\n")
+      let rest = ""
+      for (let chunk = yield* client.bytes; chunk !== undefined; chunk = yield* client.bytes) rest += chunk.toString()
+      assert.notInclude(rest, "HTTP/1.1")
+      yield* client.end
+      yield* serving.sockets(0)
     })
   )
 })

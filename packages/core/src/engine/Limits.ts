@@ -6,7 +6,10 @@ export interface Limits {
   readonly maxPendingPongs: number
   /** Messages decoded ahead of their consumer; then reading pauses. */
   readonly maxQueuedMessages: number
-  /** Bytes of messages decoded ahead of their consumer (a single message may be larger); then reading pauses. */
+  /**
+   * Bytes of messages decoded ahead of their consumer (a single message may be larger); then reading pauses. Decoded text counts as
+   * UTF-16 code units: each is one or two bytes of memory, and one to three on the wire.
+   */
   readonly maxQueuedBytes: number
 }
 
@@ -17,3 +20,12 @@ export const defaults: Limits = {
   maxQueuedMessages: 16,
   maxQueuedBytes: 0x100000
 }
+
+/** The limits with the defaults for what is absent; those that are whole already as they are, shared by all connections. @since 0.1.0 */
+export const complete = (limits: Partial<Limits>): Limits => (isComplete(limits) ? limits : { ...defaults, ...limits })
+
+const isComplete = (limits: Partial<Limits>): limits is Limits =>
+  limits.maxMessageBytes !== undefined &&
+  limits.maxPendingPongs !== undefined &&
+  limits.maxQueuedMessages !== undefined &&
+  limits.maxQueuedBytes !== undefined

@@ -129,7 +129,7 @@ export class Protocol {
   constructor(options: Options) {
     const slab = options.slab ?? portableSlab
     this.role = options.role
-    this.limits = options.limits === undefined ? Limits.defaults : { ...Limits.defaults, ...options.limits }
+    this.limits = options.limits === undefined ? Limits.defaults : Limits.complete(options.limits)
     this.output = new ByteWriter(slab)
     if (options.role === "client" && options.randomKey === undefined) throw new TypeError("a client needs randomKey")
     this.randomKey = options.role === "client" ? options.randomKey : undefined
@@ -166,6 +166,11 @@ export class Protocol {
   /** Whether an extension works on a received message: nothing may be received or resumed until `onProgress`. */
   get busy(): boolean {
     return this.decoding !== 0
+  }
+
+  /** See `Extension.Pipeline`. */
+  get encodeKey(): string | undefined {
+    return this.pipeline?.encodeKey
   }
 
   /** Bytes of messages that wait for an extension before they become output. */

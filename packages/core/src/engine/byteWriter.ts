@@ -18,7 +18,10 @@ export interface Slab {
   position: number
   /** Where the last piece that was taken begins, while it ends at `position`; else -1. */
   lastTaken: number
-  /** Who took it, and alone may release it. */
+  /**
+   * Who took it, and alone may release it. It stays here until the next `take`: one writer per slab, which holds no memory but its own
+   * and no connection. To forget it sooner would cost every write a store.
+   */
   lastTaker: ByteWriter | undefined
 }
 

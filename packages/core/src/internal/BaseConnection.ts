@@ -6,7 +6,8 @@
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as CloseCode from "../engine/CloseCode.js"
@@ -16,6 +17,7 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
+import { runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
@@ -24,6 +26,20 @@ interface Sender {
   /** Goes on as far as there is room; what to resume with, or `undefined` while there is more to wait for. */
   readonly step: () => Effect.Effect<void, ConnectionClosed> | undefined
   readonly resume: (effect: Effect.Effect<void, ConnectionClosed>) => void
+}
+
+/** `send` as an Effect that loops know, without a closure for each message. */
+class Send extends Effectable.Class<void, ConnectionClosed> {
+  constructor(
+    private readonly connection: BaseConnection,
+    private readonly message: Message
+  ) {
+    super()
+  }
+
+  commit(): Effect.Effect<void, ConnectionClosed> {
+    return this.connection.sendNow(this.message)
+  }
 }
 
 const nothing: Array<Message> = []
@@ -225,10 +241,12 @@ export abstract class BaseConnection implements Flush.Flushable {
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
     return Stream.fromChannel(
-      Channel.suspend(() => {
-        this.claim()
-        return Channel.ensuring(loop, this.unclaim)
-      })
+      runHere(
+        Channel.suspend(() => {
+          this.claim()
+          return Channel.ensuring(loop, this.unclaim)
+        })
+      )
     )
   }
 
@@ -259,7 +277,11 @@ export abstract class BaseConnection implements Flush.Flushable {
       const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
         for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
           const effect = f(message)
-          if (effect !== undefined) return effect
+          if (effect === undefined) continue
+          if (!(effect instanceof Send)) return effect
+          // What an echo does, without a step of the fiber.
+          const rest = effect.commit()
+          if (rest !== Effect.void) return rest
         }
         if (this.info === undefined) return this.awaitInput
         running = false
@@ -267,6 +289,29 @@ export abstract class BaseConnection implements Flush.Flushable {
       }
       return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
     })
+  }
+
+  /** See `Connection.unsafeAwaitInput`. */
+  unsafeAwaitInput(onInput: () => void): void {
+    if (this.queuedMessages > 0 || this.info !== undefined) onInput()
+    else this.waiting = onInput
+  }
+
+  /** See `Connection.unsafeEnd`. */
+  unsafeEnd(): Exit.Exit<void, ConnectionError> | undefined {
+    if (this.info === undefined || this.queuedMessages > 0) return undefined
+    return this.error === undefined ? Exit.void : Exit.fail(this.error)
+  }
+
+  /** See `Connection.unsafeForEach`. */
+  unsafeForEach(onMessage: (message: Message) => void, onEnd: (failure: ConnectionError | undefined) => void): void {
+    this.claim()
+    const next = (): void => {
+      for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) onMessage(message)
+      if (this.info === undefined) this.waiting = next
+      else onEnd(this.error)
+    }
+    next()
   }
 
   // ---- outbound ----------------------------------------------------------------------------------------------------------
@@ -355,7 +400,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   private boundSend: ((message: Message) => Effect.Effect<void, ConnectionClosed>) | undefined
 
   get send(): (message: Message) => Effect.Effect<void, ConnectionClosed> {
-    this.boundSend ??= (message) => Effect.suspend(() => this.sendNow(message))
+    this.boundSend ??= (message) => new Send(this, message)
     return this.boundSend
   }
 
@@ -364,7 +409,8 @@ export abstract class BaseConnection implements Flush.Flushable {
       Effect.suspend(() => this.sendNow(message, options.compress))
   }
 
-  private sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
+  /** The Effect of `send`, done; an Effect for what is left to wait for. */
+  sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
@@ -639,12 +685,17 @@ export abstract class BaseConnection implements Flush.Flushable {
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isGone) return Effect.void
-      this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
-      this.discards = true
-      this.takeAll()
-      return this.awaitGone
+      this.unsafeLeave(exit, frame)
+      return this.isGone ? Effect.void : this.awaitGone
     })
+  }
+
+  /** {@link leave} without waiting. */
+  unsafeLeave(exit: Exit.Exit<unknown, unknown>, frame?: { readonly code: number; readonly reason?: string }): void {
+    if (this.isGone) return
+    this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
+    this.discards = true
+    this.takeAll()
   }
 }
 

@@ -1,14 +1,12 @@
 /** The connections of a server or route with the fibers that handle them, and how all of them end. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import type { Connection } from "../Connection.js"
 
-/** A connection and the fiber of its handler. */
+/** A connection and how to interrupt what handles it. */
 export interface Entry {
   readonly connection: Connection
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  readonly interrupt: () => void
 }
 
 /** Open connections; whoever adds one deletes it when nothing is left of it. */
@@ -50,7 +48,7 @@ export class ConnectionSet {
   shutdown(timeoutMillis: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.draining = true
-      for (const { fiber } of this.entries) fiber?.unsafeInterruptAsFork(FiberId.none)
+      for (const entry of this.entries) entry.interrupt()
       return this.awaitEmpty
     }).pipe(
       Effect.interruptible,

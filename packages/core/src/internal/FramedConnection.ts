@@ -31,6 +31,8 @@ export interface Settings {
   readonly heartbeat: HeartbeatSettings | undefined
   readonly slab: Slab | undefined
   readonly randomKey: (() => number) | undefined
+  /** The engine answers a close frame when the consumer has dealt with what came before it. */
+  readonly deferEnd: true
 }
 
 /** Milliseconds; with a schedule its delays take the place of `intervalMillis`. */
@@ -82,10 +84,9 @@ export class FramedConnection extends BaseConnection implements Listener {
     super(settings.highWaterMark, settings.cleanCloseCodes)
     this.protocol =
       agreed.length === 0
-        ? new Protocol({ ...settings, deferEnd: true })
+        ? new Protocol(settings)
         : new Protocol({
             ...settings,
-            deferEnd: true,
             pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
             onProgress: (actions) => this.extensionProgressed(actions)
           })
@@ -334,6 +335,11 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   protected buffered(): number {
     return this.protocol.output.size + this.protocol.waitingBytes + this.transport.bufferedBytes()
+  }
+
+  /** See `Extension.Pipeline`. */
+  get encodeKey(): string | undefined {
+    return this.protocol.encodeKey
   }
 
   /** Keeps a place for frames that come later, if messages of this connection pass through extensions. */

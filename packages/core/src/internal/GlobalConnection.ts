@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
-import { type ExtensionOffer, parseExtensions } from "../engine/headerGrammar.js"
+import type { ExtensionOffer } from "../engine/headerGrammar.js"
 import * as Limits from "../engine/Limits.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseFrame, CloseInfo } from "../engine/Protocol.js"
@@ -184,7 +184,20 @@ class GlobalConnection extends BaseConnection implements Connection {
   }
 
   get extensions(): ReadonlyArray<ExtensionOffer> {
-    return parseExtensions(this.socket.extensions ?? "") ?? []
+    return (this.socket.extensions ?? "").split(",").flatMap((text) => {
+      // The platform has checked it; what it agrees to has no quoted strings.
+      const [name = "", ...params] = text.split(";").map((part) => part.trim())
+      if (name === "") return []
+      return [
+        {
+          name,
+          params: params.map((param) => {
+            const [key = "", value = true] = param.split("=", 2)
+            return { name: key, value }
+          })
+        }
+      ]
+    })
   }
 
   get subprotocol(): string | undefined {

@@ -26,8 +26,9 @@ import type { OutboxFull, Reconnecting, Status, Stopped, StopReason } from "../R
 import type { ConnectOptions, Service } from "../WebSocketClient.js"
 import { ConnectionClosed, type ConnectionError, HandshakeError, MessageError } from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
-import { type Half, refuse } from "./contractMessages.js"
+import type { Half } from "./contractMessages.js"
 import { Outbox, type Overflow } from "./Outbox.js"
+import { refuse } from "./refuse.js"
 import { retryAfterMillis } from "./retry.js"
 
 export interface Settings {
@@ -44,7 +45,7 @@ export interface Settings {
   >
   /** The connection as users see it. */
   readonly typed: (connection: Connection) => Effect.Effect<Socket, never, any>
-  readonly sends: Half<any>
+  readonly sends: Pick<Half<any>, "encodeAll">
   readonly connectOptions: ConnectOptions
   readonly onOpen: ((socket: unknown) => Effect.Effect<unknown, any, any>) | undefined
   readonly onOpenMillis: number

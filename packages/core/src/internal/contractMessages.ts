@@ -12,12 +12,10 @@ import type * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { Connection } from "../Connection.js"
-import * as CloseCode from "../engine/CloseCode.js"
-import { portable } from "../engine/Natives.js"
 import type { Message } from "../Message.js"
 import type { MessageCodec, OnInvalid, TypedConnection } from "../WebSocketContract.js"
 import { type ConnectionClosed, type ConnectionError, MessageError } from "../WebSocketError.js"
-import { BaseConnection } from "./BaseConnection.js"
+import { refuse } from "./refuse.js"
 
 /**
  * What a codec gives for a message that it can't read.
@@ -73,11 +71,17 @@ type Step<A> = Either.Either<A, ParseResult.ParseIssue> | Effect.Effect<A, Parse
 export class Half<A> {
   /** Whether messages pass as they are. */
   readonly plain: boolean
+  /** How the messages are written; the name is for documents. */
+  readonly codec: MessageCodec | undefined
   readonly decode: (message: Message) => Decoded<A>
   readonly encode: (value: A) => Encoded
 
-  constructor(schema: Schema.Schema<A, any, any> | undefined, codec: MessageCodec = json) {
+  constructor(
+    readonly schema: Schema.Schema<A, any, any> | undefined,
+    codec: MessageCodec = json
+  ) {
     this.plain = schema === undefined
+    this.codec = schema === undefined ? undefined : codec
     if (schema === undefined) {
       this.decode = (message) => Either.right(message as A)
       this.encode = (value) => Either.right(value as Message)
@@ -150,20 +154,6 @@ const fromIssue = (reason: "Mismatch" | "Unencodable", issue: ParseResult.ParseI
     detail: first?.message ?? "it does not fit",
     cause: ParseResult.parseError(issue)
   })
-}
-
-/** For the peer: which rule and where, nothing of what the message held. */
-const closeReason = (error: MessageError): string => {
-  if (error.reason !== "Mismatch") return error.detail
-  const text = error.path.length === 0 ? "the message does not fit" : `does not fit: ${error.field}`
-  let points = [...text.slice(0, CloseCode.maxReasonBytes)]
-  while (portable.textByteLength(points.join("")) > CloseCode.maxReasonBytes) points = points.slice(0, -1)
-  return points.join("")
-}
-
-/** Begins the closing handshake for a message that does not fit; nothing if the connection is closing already. */
-export const refuse = (connection: Connection, error: MessageError): void => {
-  if (connection instanceof BaseConnection) connection.unsafeClose(error.code, closeReason(error))
 }
 
 class Typed<In, Out> implements TypedConnection<In, Out> {

@@ -1,0 +1,155 @@
+/** The demo as people see it: its page in Chromium, its server as a process that is stopped and started. */
+import { assert, layer } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import type { Page } from "playwright-core"
+import { start } from "../test/program.js"
+import { Chromium, freePort, openPage } from "./support.js"
+
+/** Starts the demo on a port; gives how to stop it as Ctrl+C does. */
+const startDemo = (port: number) =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+    const program = yield* start("demo/main.js", [], { PORT: `${port}`, FEED_INTERVAL: "50 millis" }).pipe(
+      Scope.extend(scope)
+    )
+    yield* program.firstLine
+    return {
+      stop: Effect.gen(function* () {
+        yield* program.signal("SIGINT")
+        assert.deepInclude(yield* program.ended, { code: 0, stderr: "" })
+      })
+    }
+  })
+
+/** The page in the hands of one person. */
+const person = (port: number, name: string, room = "lobby") =>
+  Effect.map(openPage(`http://127.0.0.1:${port}/#${room}`), (page) => {
+    const run = <A>(f: (page: Page) => Promise<A>) => Effect.promise(() => f(page))
+    const shows = (selector: string, text: string) =>
+      run((page) => page.locator(selector).filter({ hasText: text }).first().waitFor())
+    return {
+      run,
+      shows,
+      lines: run((page) => page.locator("#lines .line p").allTextContents()),
+      enter: run(async (page) => {
+        await page.getByLabel("Name").fill(name)
+        await page.getByRole("button", { name: "Join" }).click()
+      }).pipe(Effect.zipRight(shows("#people .mine", `${name} (you)`))),
+      say: (text: string) =>
+        run(async (page) => {
+          await page.getByLabel("Message").fill(text)
+          await page.getByRole("button", { name: "Send" }).click()
+        }),
+      /** How the feed comes, from now on. */
+      choose: (via: "WebSocket" | "Server-Sent Events") =>
+        run(async (page) => {
+          const asked = via === "WebSocket" ? undefined : page.waitForRequest("**/events")
+          await page.getByRole("radio", { name: via }).check()
+          await asked
+        }),
+      click: (name: string) => run((page) => page.getByRole("button", { name }).click()),
+      /** Waits for a tick after the one that is shown. */
+      ticks: run(async (page) => {
+        const shown = Number(await page.locator("#figure-n").textContent()) || 0
+        await page.waitForFunction((n) => Number(document.getElementById("figure-n")?.textContent) > n, shown)
+      })
+    }
+  })
+
+layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => {
+  it.scoped("two people talk and see each other come and go, each room for itself", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* startDemo(port)
+      const ada = yield* person(port, "Ada")
+      yield* ada.enter
+      yield* ada.shows("#chat-state", "connected")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const bob = yield* person(port, "Bob")
+          yield* bob.enter
+          yield* ada.shows("#people", "Bob")
+          yield* ada.say("hello <b>Bob</b> 🐈")
+          yield* bob.shows("#lines .line:not(.mine) p", "hello <b>Bob</b> 🐈")
+          yield* ada.shows("#lines .mine p", "hello <b>Bob</b> 🐈")
+          yield* bob.say("hello Ada")
+          yield* ada.shows("#lines .line:not(.mine) p", "hello Ada")
+        })
+      )
+      yield* ada.shows("#lines .note", "Bob left.")
+      assert.deepStrictEqual(yield* ada.lines, ["hello <b>Bob</b> 🐈", "hello Ada"])
+      // Another room has other lines
+      yield* ada.run((page) => page.getByRole("combobox", { name: "Room" }).fill("elsewhere"))
+      yield* ada.click("Join")
+      yield* ada.shows("#lines .note", "You are in “elsewhere” as Ada.")
+      assert.deepStrictEqual(yield* ada.lines, [])
+    })
+  )
+
+  it.scoped("the feed comes over a WebSocket, and as Server-Sent Events", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* startDemo(port)
+      const ada = yield* person(port, "Ada")
+      yield* ada.ticks
+      yield* ada.choose("Server-Sent Events")
+      yield* ada.shows("#feed-state", "connected")
+      yield* ada.ticks
+      yield* ada.choose("WebSocket")
+      yield* ada.shows("#feed-state", "connected")
+      yield* ada.ticks
+    })
+  )
+
+  it.scoped("a line that is cut comes back by itself", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* startDemo(port)
+      const ada = yield* person(port, "Ada")
+      yield* ada.enter
+      yield* ada.click("Cut the connection")
+      yield* ada.shows("#events li", "closed: 1006, the line was cut")
+      yield* ada.shows("#chat-state", "connected")
+      yield* ada.say("here again")
+      yield* ada.shows("#lines .mine p", "here again")
+    })
+  )
+
+  for (const via of ["WebSocket", "Server-Sent Events"] as const) {
+    it.scoped(`a server that is restarted: the page reconnects, what was typed meanwhile arrives, ${via} tick on`, () =>
+      Effect.gen(function* () {
+        const port = yield* freePort
+        const { stop } = yield* startDemo(port)
+        const ada = yield* person(port, "Ada")
+        const bob = yield* person(port, "Bob")
+        yield* ada.choose(via)
+        yield* ada.enter
+        yield* bob.enter
+        yield* ada.say("before")
+        yield* bob.shows("#lines p", "before")
+
+        yield* stop
+        yield* ada.shows("#events li", "closed: 1001")
+        yield* ada.shows("#events li", "no connection came about")
+        yield* ada.shows("#feed-state", "lost")
+        yield* ada.say("one")
+        yield* ada.shows("#pending", "1 message waits for the connection.")
+        yield* ada.say("two")
+        yield* ada.shows("#pending", "2 messages wait for the connection.")
+
+        // Nobody is there, so this is another attempt that fails
+        yield* ada.click("Reconnect now")
+
+        yield* startDemo(port)
+        yield* ada.shows("#chat-state", "connected")
+        for (const text of ["one", "two"]) {
+          yield* ada.shows("#lines .mine p", text)
+          yield* bob.shows("#lines .line:not(.mine) p", text)
+        }
+        assert.deepStrictEqual(yield* ada.lines, ["before", "one", "two"])
+        assert.strictEqual(yield* ada.run((page) => page.locator("#pending").textContent()), "")
+        yield* ada.shows("#feed-state", "connected")
+      })
+    )
+  }
+})
