@@ -8,9 +8,9 @@ import { fork } from "node:child_process"
 import { once } from "node:events"
 import { createServer } from "node:http"
 import { fileURLToPath } from "node:url"
+import { HttpLayerRouter } from "@effect/platform"
 import { WebSocketRoute } from "@effect-ws/core"
 import { NodeWebSocketServer, PermessageDeflate } from "@effect-ws/node"
-import { HttpLayerRouter } from "@effect/platform"
 import { Effect, Layer } from "effect"
 import { WebSocketServer, WebSocket as Ws } from "ws"
 
@@ -55,7 +55,12 @@ const serve = async (variant) => {
   process.send(http.address().port)
 }
 
-const rows = Array.from({ length: 20 }, (_, i) => ({ id: i, name: `a name ${i * 7919}`, tags: ["one", "two"], price: i / 7 }))
+const rows = Array.from({ length: 20 }, (_, i) => ({
+  id: i,
+  name: `a name ${i * 7919}`,
+  tags: ["one", "two"],
+  price: i / 7
+}))
 const message = JSON.stringify(rows).slice(0, 2048)
 
 const open = async (port, sockets, count) => {
@@ -71,7 +76,10 @@ const open = async (port, sockets, count) => {
 }
 
 const measure = async (name) => {
-  const child = fork(fileURLToPath(import.meta.url), [], { execArgv: ["--expose-gc"], env: { ...process.env, VARIANT: name } })
+  const child = fork(fileURLToPath(import.meta.url), [], {
+    execArgv: ["--expose-gc"],
+    env: { ...process.env, VARIANT: name }
+  })
   const [port] = await once(child, "message")
   const resident = async () => {
     child.send("how much?")
@@ -90,5 +98,6 @@ const measure = async (name) => {
 if (process.env.VARIANT !== undefined) await serve(variants[process.env.VARIANT])
 else {
   const names = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(variants)
-  for (const name of names) console.log(`${name.padEnd(20)} ${(await measure(name) / 1024).toFixed(0).padStart(6)} KiB`)
+  for (const name of names)
+    console.log(`${name.padEnd(20)} ${((await measure(name)) / 1024).toFixed(0).padStart(6)} KiB`)
 }
