@@ -69,14 +69,19 @@ export interface RawPeer {
 const key = Uint8Array.of(1, 2, 3, 4)
 
 /** A connection with `role` that agreed on these extensions, and its peer. */
-export const facing = (
-  extensions: ReadonlyArray<Extension.Extension>,
-  options: Connection.Options & { readonly role?: "client" | "server"; readonly chunking?: TestTransport.Chunking } = {}
-) =>
+export const facing = (extensions: ReadonlyArray<Extension.Extension>, options: FacingOptions = {}) =>
+  facingWith(extensions.length === 0 ? [] : agree(extensions, extensions)[options.role ?? "server"], options)
+
+export interface FacingOptions extends Connection.Options {
+  readonly role?: "client" | "server"
+  readonly chunking?: TestTransport.Chunking
+}
+
+/** {@link facing} with what was agreed on. */
+export const facingWith = (agreed: ReadonlyArray<Extension.Agreed>, options: FacingOptions = {}) =>
   Effect.gen(function* () {
     const { chunking, role = "server", ...rest } = options
     const [near, far] = yield* TestTransport.pair({ chunking })
-    const agreed = extensions.length === 0 ? [] : agree(extensions, extensions)[role]
     const socket = yield* Connections.make(near, { heartbeat: false, ...rest, role, extensions: agreed })
     // The peer does not take part in a closing handshake that a test leaves open.
     yield* Effect.addFinalizer(() => near.cut)
