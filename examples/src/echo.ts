@@ -2,11 +2,13 @@
  * An echo server on every path: every message goes back with its kind.
  *
  *     PORT=9001 MAX_MESSAGE_BYTES=1048576 DEFLATE=1 npm run -s example:echo
+ *
+ * `DRAFTS=1` switches on the versions of the protocol before RFC 6455.
  */
 import { createServer } from "node:http"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { WebSocketRoute } from "@effect-ws/core"
+import { type Connection, WebSocketRoute } from "@effect-ws/core"
 import { NodeWebSocketServer, PermessageDeflate } from "@effect-ws/node"
 import { Config, Console, Effect, Layer, Stream } from "effect"
 
@@ -31,7 +33,11 @@ const Ready = Layer.effectDiscard(
 
 const Server = NodeWebSocketServer.layerConfig(createServer, {
   port: Config.integer("PORT").pipe(Config.withDefault(9001)),
-  host: Config.succeed("127.0.0.1")
+  host: Config.succeed("127.0.0.1"),
+  drafts: Config.boolean("DRAFTS").pipe(
+    Config.withDefault(false),
+    Config.map((all): ReadonlyArray<Connection.Draft> => (all ? ["8", "hixie-76", "hixie-75"] : []))
+  )
 })
 
 HttpLayerRouter.serve(Echo, { disableLogger: true, disableListenLog: true }).pipe(

@@ -1,5 +1,5 @@
 import { once } from "node:events"
-import type * as Net from "node:net"
+import * as Net from "node:net"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { type Connection, type Message, WebSocketClient, WebSocketRoute } from "@effect-ws/core"
@@ -17,6 +17,7 @@ const readyWith = (env: Readonly<Record<string, string>>) =>
     assert.match(line, /^READY ws:\/\/127\.0\.0\.1:\d+\/$/)
     return { program, url: line.slice("READY ".length) }
   })
+
 const ready = readyWith({})
 
 describe("echo", () => {
@@ -118,6 +119,51 @@ describe("DEFLATE=1, with ws", () => {
       })
     )
   }
+})
+
+describe("the drafts of echo", () => {
+  const headers = "Host: 127.0.0.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nOrigin: http://a.example\r\n"
+  const keys = "Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n"
+
+  /** All that the server writes until a text has come back, in Latin-1. */
+  const speak = (url: string, request: string) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => Net.connect(Number(new URL(url).port), "127.0.0.1")),
+      (socket) =>
+        Effect.async<string>((resume) => {
+          let text = ""
+          socket.setEncoding("latin1").on("data", (chunk: string) => {
+            text += chunk
+            if (text.endsWith("\xff")) resume(Effect.succeed(text))
+          })
+          socket.on("end", () => resume(Effect.succeed(text)))
+          socket.write(`${request}\0hello\xff`, "latin1")
+        }),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+
+  it.scopedLive("are spoken with DRAFTS=1", () =>
+    Effect.gen(function* () {
+      const { url } = yield* readyWith({ DRAFTS: "1" })
+      const hixie75 = yield* speak(url, `GET / HTTP/1.1\r\n${headers}\r\n`)
+      assert.match(hixie75, /^HTTP\/1.1 101 Web Socket Protocol Handshake\r\n[\s\S]*\r\n\r\n\0hello\xff$/)
+      const hixie76 = yield* speak(url, `GET / HTTP/1.1\r\n${headers}${keys}\r\n^n:ds[4U`)
+      assert.match(
+        hixie76,
+        /^HTTP\/1.1 101 WebSocket Protocol Handshake\r\n[\s\S]*\r\n\r\n8jKS'y:G\*Co,Wxa-\0hello\xff$/
+      )
+      const socket = yield* WebSocketClient.connect(url, { version: 8 })
+      yield* socket.send("hello")
+      assert.strictEqual(yield* socket.take, "hello")
+    }).pipe(Effect.provide(NodeWebSocketClient.layer))
+  )
+
+  it.scopedLive("are refused without it", () =>
+    Effect.gen(function* () {
+      const { url } = yield* ready
+      assert.match(yield* speak(url, `GET / HTTP/1.1\r\n${headers}\r\n`), /^HTTP\/1.1 426 /)
+    })
+  )
 })
 
 describe("echo client", () => {

@@ -35,7 +35,22 @@ const programs: Record<string, ReadonlyArray<string>> = {
   accept: ["Ada sees account 7", "refused with 401: unknown token", "refused with 400: "],
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],
+  proxy: [
+    "through the proxy, subprotocol chat.v2",
+    "echoed: hello",
+    "closed with 3000 by the origin's own closing handshake"
+  ],
   "http-api": ["echoed: through HttpApi"],
+  "engine-duplex": [
+    "server: GET /echo",
+    "client: open, version 13",
+    "client: one",
+    "client: two",
+    "client: three",
+    "client: closed with 1000, clean: true"
+  ],
+  "engine-port": ["hello!", "closed with 1000: enough"],
+  tcp: ["answered: 200 hello from /", "echoed: hello"],
   contracts: [
     "Ada: hello (in lobby)",
     "refused: text",

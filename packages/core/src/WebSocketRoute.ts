@@ -40,13 +40,15 @@ import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
 import * as Handshake from "./engine/Handshake.js"
-import { formatExtensions } from "./engine/headerGrammar.js"
+import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
+import * as TakeOver from "./internal/takeOver.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
+import type { Transport } from "./Transport.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
 import { MessageError } from "./WebSocketError.js"
@@ -154,6 +156,15 @@ export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse
 export type OriginPolicy = Handshake.OriginPolicy
 
 /**
+ * Supported subprotocols, best first, or what chooses among those that the client offers (in its order; not called when it offers
+ * none). What the client did not offer is not agreed (RFC 6455 §4.2.2 item 5).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SubprotocolChoice = TakeOver.SubprotocolChoice
+
+/**
  * What of a handler's failures `onError` is asked about: all but the end of the connection and messages that do not fit a contract,
  * which have close frames already.
  *
@@ -175,8 +186,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly urlParams?: Schema.Schema<U, any, RS> | undefined
   /** Decodes the headers (lower-case names); a mismatch is answered with 400. Default: all headers. */
   readonly headers?: Schema.Schema<H, any, RS> | undefined
-  /** Supported subprotocols, best first; the first that the client offers too is agreed. Default: none. */
-  readonly subprotocols?: ReadonlyArray<string> | undefined
+  /**
+   * Supported subprotocols, best first; the first that the client offers too is agreed. Or a function that chooses one of those offered.
+   * Default: none.
+   */
+  readonly subprotocols?: SubprotocolChoice | undefined
   /**
    * Extensions that the route agrees to when a client offers them, in the order in which they transform what is sent; see
    * `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default: none. RFC 6455 §9.
@@ -184,6 +198,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: OriginPolicy | undefined
+  /**
+   * Versions of the protocol besides 13 that are spoken here, chosen by the request's headers: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   * Default: those of the server, which are none unless it says so.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
   readonly responseHeaders?: Headers.Input | undefined
   /**
@@ -318,6 +337,66 @@ export const upgrade = <
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
 > => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+// ---- without a connection ----------------------------------------------------------------------------------------------
+
+/**
+ * Options of {@link detach}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachOptions {
+  /** Default: none. */
+  readonly subprotocols?: SubprotocolChoice | undefined
+  /** Which pages may connect; others get 403. Default `"same"`. */
+  readonly origins?: OriginPolicy | undefined
+  /** More headers of the 101; the handshake's own are a defect. */
+  readonly responseHeaders?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * What is left of a request after the 101: the bytes both ways.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Detached {
+  /** Unread bytes included. It is cut when the Scope closes. */
+  readonly transport: Transport
+  readonly subprotocol: string | undefined
+}
+
+/**
+ * Accepts the opening handshake of the current request and gives the bytes away: frames are the caller's to read and write, or
+ * to pass on as they are (`Transport.join`). The 101 is sent at once, so middleware that changes responses does not reach it, and
+ * what the handler responds afterwards is ignored.
+ *
+ * Fails with the response for a request that can't be accepted, which the router sends. No extension is agreed.
+ *
+ * @example
+ * import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
+ * import { Connection, WebSocketRoute } from "@effect-ws/core"
+ * import { Effect } from "effect"
+ *
+ * const Raw = HttpLayerRouter.add("GET", "/raw", Effect.gen(function*() {
+ *   const { transport } = yield* WebSocketRoute.detach()
+ *   const socket = yield* Connection.make(transport, { role: "server" })
+ *   yield* socket.runForEach(socket.send)
+ *   return HttpServerResponse.empty()
+ * }))
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const detach = (
+  options: DetachOptions = {}
+): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
+      Effect.sync(() => transport.abort())
+    )
+  )
 
 // ---- contracts ---------------------------------------------------------------------------------------------------------
 
@@ -592,13 +671,14 @@ class Route {
   readonly respond: Responding = Effect.withFiberRuntime((fiber) => {
     const context = fiber.currentContext
     const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
-    const check = Handshake.checkRequest({
+    const upgrade = Upgrade.find(request)
+    const check = ServerHandshake.checkRequest({
       method: request.method,
       httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
-      headers: request.headers
+      headers: request.headers,
+      drafts: this.options.drafts ?? upgrade?.server.drafts
     })
     if (check._tag === "Rejected") return reject(check.status, check.body, check.headers)
-    const upgrade = Upgrade.find(request)
     if (upgrade === undefined) return cannotUpgrade
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
@@ -620,7 +700,7 @@ class Route {
   private decide(
     request: HttpServerRequest.HttpServerRequest,
     context: Context.Context<never>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
@@ -646,7 +726,7 @@ class Route {
   /** The 101, and what happens when it is sent. */
   private agree(
     fiber: Fiber.RuntimeFiber<any, any>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest,
     subject: RouteRequest<any, any, any>,
     answer?: unknown
@@ -655,22 +735,20 @@ class Route {
     const chosen = extras?.subprotocol
     const subprotocol =
       chosen === undefined
-        ? Handshake.selectSubprotocol(check.subprotocols, this.options.subprotocols ?? [])
+        ? TakeOver.chooseSubprotocol(check.subprotocols, this.options.subprotocols, subject.request)
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const own: Record<string, string> = {
-      upgrade: "websocket",
-      connection: "Upgrade",
-      "sec-websocket-accept": Handshake.acceptKey(check.key)
-    }
-    if (subprotocol !== undefined) own["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
-    if (extensions.length > 0) {
-      const text = formatExtensions(extensions)
-      if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      own["sec-websocket-extensions"] = text
-    }
+    const entries = ServerHandshake.responseHeaders(check, {
+      subprotocol,
+      extensions,
+      target: subject.request.originalUrl,
+      secure: upgrade.secure
+    })
+    if ("_tag" in entries) return Effect.dieMessage(`${entries.field}: ${entries.message}`)
+    const own: Record<string, string> = {}
+    for (const [name, value] of entries) own[name.toLowerCase()] = value
     const headers =
       this.responseHeaders === undefined && extras?.headers === undefined
         ? own
@@ -687,7 +765,7 @@ class Route {
       HttpApp.appendPreResponseHandler((outer, final) =>
         // A middleware may have replaced the 101 by an ordinary response.
         final.status === 101
-          ? this.begin(upgrade, outer, final, accepted, extensions, context, refs)
+          ? this.begin(upgrade, outer, final, check, accepted, extensions, context, refs)
           : Effect.succeed(final)
       ),
       response
@@ -698,13 +776,14 @@ class Route {
     upgrade: Upgrade.UpgradeRequest,
     request: HttpServerRequest.HttpServerRequest,
     response: HttpServerResponse.HttpServerResponse,
+    check: ServerHandshake.AcceptedRequest,
     accepted: Accepted<any, any, any, any>,
     extensions: ReadonlyArray<Extension.Agreed>,
     context: Context.Context<never>,
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
     return Effect.clockWith((clock) => {
-      const head = Handshake.formatResponse(101, "Switching Protocols", responseEntries(response))
+      const head = ServerHandshake.formatHead(check, responseEntries(response))
       if (typeof head !== "string") {
         return Effect.fail(
           new HttpServerError.ResponseError({
@@ -731,7 +810,8 @@ class Route {
         this.settingsOf(server.platform),
         accepted.subprotocol,
         clock,
-        extensions
+        extensions,
+        check
       )
       const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
       new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()

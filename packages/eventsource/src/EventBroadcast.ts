@@ -254,49 +254,28 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         }
       }
 
-    /** For consumers that are not responses. */
+    /** For consumers that are not responses. (One pull: a concatenation of what comes first and the rest weighs 10 KB more.) */
     const stream = (first: Beginning): Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError> =>
-      Stream.unwrapScoped(
-        Effect.gen(function* () {
-          let queue: Array<ServerSentEvent.Outgoing> = []
-          let overflowed = false
-          let wake: (() => void) | undefined
-          const { member, start } = join(first, {
-            deliver: (items) => {
-              if (queue.length + items.length > capacity) overflowed = true
-              else for (const { value } of items) queue.push(value)
-              wake?.()
-              return false
-            },
-            onDrain: () => () => {}
-          })
-          yield* Effect.addFinalizer(() => Effect.sync(() => leave(member)))
-          const items = yield* start
-          const take: Effect.Effect<
-            Chunk.Chunk<ServerSentEvent.Outgoing>,
-            Option.Option<SubscriberOverflow>
-          > = Effect.suspend(() => {
-            if (queue.length > 0) {
-              const chunk = Chunk.unsafeFromArray(queue)
-              queue = []
-              return Effect.succeed(chunk)
-            }
-            if (overflowed) return Effect.fail(Option.some(new SubscriberOverflow({ capacity })))
-            return Effect.zipRight(
-              Effect.async<void>((resume) => {
-                wake = () => {
-                  wake = undefined
-                  resume(Effect.void)
+      Stream.fromPull(
+        Effect.map(
+          Effect.acquireRelease(
+            Effect.sync(() => new Queue(capacity)),
+            (queue) => Effect.sync(() => queue.member !== undefined && leave(queue.member))
+          ),
+          (queue) =>
+            Effect.suspend(() => {
+              if (queue.member !== undefined) return queue.take
+              const { member, start } = join(first, queue)
+              queue.member = member
+              return Effect.matchEffect(start, {
+                onFailure: (error) => Effect.fail(Option.some(error)),
+                onSuccess: (items) => {
+                  queue.begin(items)
+                  return queue.take
                 }
-              }),
-              take
-            )
-          })
-          return Stream.concat(
-            Stream.fromIterable(items.map(({ value }) => value)),
-            Stream.repeatEffectChunkOption(take)
-          )
-        })
+              })
+            })
+        )
       )
 
     return {
@@ -311,6 +290,54 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
       subscribers: Effect.sync(() => members.size)
     }
   })
+
+type Events = Chunk.Chunk<ServerSentEvent.Outgoing>
+
+/** What waits for a consumer. */
+class Queue implements Member {
+  /** What stands for it in the broadcast, from the first pull on. */
+  member: Member | undefined
+  private waiting: Array<ServerSentEvent.Outgoing> = []
+  private overflowed = false
+  private wake: (() => void) | undefined
+
+  constructor(private readonly capacity: number) {}
+
+  /** What comes first, however much it is: whoever keeps the log has bounded it. */
+  begin(items: ReadonlyArray<Item>): void {
+    for (const { value } of items) this.waiting.push(value)
+  }
+
+  deliver(items: ReadonlyArray<Item>): boolean {
+    if (this.waiting.length + items.length > this.capacity) this.overflowed = true
+    else this.begin(items)
+    this.wake?.()
+    return false
+  }
+
+  /** Publishers do not wait for it. */
+  onDrain(): () => void {
+    return () => {}
+  }
+
+  readonly take: Effect.Effect<Events, Option.Option<SubscriberOverflow>> = Effect.suspend(() => {
+    if (this.waiting.length > 0) {
+      const events = Chunk.unsafeFromArray(this.waiting)
+      this.waiting = []
+      return Effect.succeed(events)
+    }
+    if (this.overflowed) return Effect.fail(Option.some(new SubscriberOverflow({ capacity: this.capacity })))
+    return Effect.zipRight(
+      Effect.async<void>((resume) => {
+        this.wake = () => {
+          this.wake = undefined
+          resume(Effect.void)
+        }
+      }),
+      this.take
+    )
+  })
+}
 
 /** What cannot be written is a mistake of whoever says what comes first: a defect. (A log has nothing of the kind.) */
 const itemOf = (value: ServerSentEvent.Outgoing): Effect.Effect<Item> => {

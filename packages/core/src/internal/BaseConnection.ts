@@ -10,6 +10,7 @@ import * as Effectable from "effect/Effectable"
 import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
+import type { HandshakeResponse } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseInfo } from "../engine/Protocol.js"
@@ -17,7 +18,7 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
-import { runHere } from "./runHere.js"
+import { type Put, puts, runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
@@ -43,7 +44,6 @@ class Send extends Effectable.Class<void, ConnectionClosed> {
 }
 
 const nothing: Array<Message> = []
-const noChunk = Chunk.empty<Message>()
 
 /** The parts of a connection above the protocol. */
 export abstract class BaseConnection implements Flush.Flushable {
@@ -65,6 +65,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   private error: ConnectionError | undefined
   private endWaiters: Array<Resume> | undefined
   private goneWaiters: Array<Resume> | undefined
+  /** What the server answered, at a client that could see it. */
+  response: HandshakeResponse | undefined
   /** Told when nothing of the transport is left. */
   owner: { readonly connectionGone: () => void } | undefined
   private isGone = false
@@ -92,6 +94,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** The consumer dealt with all that it took and asks for more, and there is none. */
   protected caughtUp(): void {
     this.resumeReading()
+  }
+  /** Whether the peer's version of the protocol has no binary messages. */
+  get textOnly(): boolean {
+    return false
   }
   protected abstract beginClose(code: number | undefined, reason: string): void
   protected abstract cut(): void
@@ -181,18 +187,18 @@ export abstract class BaseConnection implements Flush.Flushable {
   private awaitInputEffect: Effect.Effect<void> | undefined
 
   /** All that can be had at once. */
-  private takeAll(): Chunk.Chunk<Message> {
+  private takeAll(): ReadonlyArray<Message> {
     this.decodeMore()
     const { head, queue } = this
     if (head === queue.length) {
       this.caughtUp()
-      return noChunk
+      return nothing
     }
     this.queue = nothing
     this.head = 0
     this.queuedBytes = 0
     this.resumeReading()
-    return Chunk.unsafeFromArray(head === 0 ? queue : queue.slice(head))
+    return head === 0 ? queue : queue.slice(head)
   }
 
   /** One message, if there is one. */
@@ -235,8 +241,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   get messages(): Stream.Stream<Message, ConnectionError> {
     type Loop = Channel.Channel<Chunk.Chunk<Message>, unknown, ConnectionError, unknown, void, unknown>
     const loop: Loop = Channel.suspend((): Loop => {
-      const chunk = this.takeAll()
-      if (chunk.length > 0) return Channel.flatMap(Channel.write(chunk), () => loop)
+      const messages = this.takeAll()
+      if (messages.length > 0) return Channel.flatMap(Channel.write(Chunk.unsafeFromArray(messages)), () => loop)
       if (this.info !== undefined) return this.error === undefined ? Channel.void : Channel.fail(this.error)
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
@@ -245,9 +251,28 @@ export abstract class BaseConnection implements Flush.Flushable {
         Channel.suspend(() => {
           this.claim()
           return Channel.ensuring(loop, this.unclaim)
-        })
+        }),
+        (put) => this.runInto(put)
       )
     )
+  }
+
+  /** `Stream.run(messages, sink)` for the sink of a connection: what their Channels do, as one loop. */
+  private runInto(put: Put<Message, ConnectionClosed>): Effect.Effect<void, ConnectionError> {
+    return Effect.uninterruptibleMask((restore) => {
+      this.claim()
+      let running = true
+      const body = (): Effect.Effect<void, ConnectionError> => {
+        for (let messages = this.takeAll(); messages.length > 0; messages = this.takeAll()) {
+          const rest = put(messages)
+          if (rest !== undefined) return rest
+        }
+        if (this.info === undefined) return this.awaitInput
+        running = false
+        return this.error === undefined ? Effect.void : Effect.fail(this.error)
+      }
+      return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
+    })
   }
 
   get take(): Effect.Effect<Message, ConnectionError> {
@@ -412,6 +437,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** The Effect of `send`, done; an Effect for what is left to wait for. */
   sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
+    if (typeof message !== "string" && this.textOnly) return Effect.dieMessage(noBinary)
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
 
@@ -434,6 +460,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     const count = messages.length
     if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
+    if (this.textOnly && messages.some(isBinary)) return Effect.dieMessage(noBinary)
     const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
     if (next < count) return this.sendChunkLater(messages, next)
     return this.isBelowMark ? undefined : this.awaitSent
@@ -477,6 +504,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
+    if (typeof message !== "string" && this.textOnly) throw new TypeError(noBinary)
     if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
@@ -498,6 +526,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** Puts a message out whatever waits, but not inside a message that is half out. */
   unsafeSend(message: Message): void {
+    if (typeof message !== "string" && this.textOnly) return this.unsafeClose(CloseCode.unsupportedData, noBinary)
     this.putBetweenMessages(() => {
       this.write(message)
       this.wrote()
@@ -559,7 +588,7 @@ export abstract class BaseConnection implements Flush.Flushable {
       onFailure: (cause) => Channel.failCause(cause),
       onDone: () => Channel.void
     })
-    return Sink.fromChannel(loop)
+    return Sink.fromChannel(puts(loop, (messages: ReadonlyArray<Message>) => this.sendChunk(messages)))
   }
 
   get sendFragments() {
@@ -570,6 +599,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     kind: Kind,
     pieces: Stream.Stream<Message, E, R>
   ): Effect.Effect<void, E | ConnectionClosed, R> {
+    if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.takeTurn(restore), () => {
         let first = true
@@ -706,6 +736,9 @@ export const unsendable = (code: number, reason: string): string | undefined =>
     : portable.textByteLength(reason) > CloseCode.maxReasonBytes
       ? `a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`
       : undefined
+
+const noBinary = "the peer's version of the protocol has no binary messages"
+const isBinary = (message: Message): boolean => typeof message !== "string"
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1

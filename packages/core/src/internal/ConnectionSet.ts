@@ -2,11 +2,26 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Connection } from "../Connection.js"
+import * as CloseCode from "../engine/CloseCode.js"
 
 /** A connection and how to interrupt what handles it. */
 export interface Entry {
   readonly connection: Connection
   readonly interrupt: () => void
+}
+
+/** The entry of a connection whose user sees its end by itself. */
+export const politeEntry = (connection: Connection): Entry => ({
+  connection,
+  interrupt: () => {
+    Effect.runFork(connection.close(CloseCode.goingAway))
+  }
+})
+
+/** Who is told of every entry. */
+export interface Observer {
+  readonly added: (entry: Entry) => void
+  readonly deleted: (entry: Entry) => void
 }
 
 /** Open connections; whoever adds one deletes it when nothing is left of it. */
@@ -20,12 +35,21 @@ export class ConnectionSet {
     return this.entries.size
   }
 
+  private readonly observers: Array<Observer> = []
+
+  /** From now on tells `observer` who comes and goes. */
+  observe(observer: Observer): void {
+    this.observers.push(observer)
+  }
+
   add(entry: Entry): void {
     this.entries.add(entry)
+    for (const observer of this.observers) observer.added(entry)
   }
 
   delete(entry: Entry): void {
-    this.entries.delete(entry)
+    if (!this.entries.delete(entry)) return
+    for (const observer of this.observers) observer.deleted(entry)
     if (this.entries.size > 0) return
     const { waiting } = this
     this.waiting = []

@@ -11,7 +11,10 @@ import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
 import type { Slab } from "../engine/byteWriter.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import type { ConnectionProtocol } from "../engine/ConnectionProtocol.js"
+import { HixieProtocol } from "../engine/drafts/HixieProtocol.js"
 import * as Extension from "../engine/Extension.js"
+import type { Version } from "../engine/Handshake.js"
 import type { Limits } from "../engine/Limits.js"
 import * as Opcode from "../engine/Opcode.js"
 import { type Action, type CloseInfo, Protocol, type Role } from "../engine/Protocol.js"
@@ -42,6 +45,16 @@ export interface HeartbeatSettings {
   readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
 }
 
+/** What the opening handshake agreed on about the protocol. @since 0.1.0 */
+export interface Opened {
+  readonly version: Version
+  /** The first half of hixie-76's challenge. */
+  readonly keys?: Uint8Array | undefined
+}
+
+/** RFC 6455. */
+export const standard: Opened = { version: "13" }
+
 interface PendingPing {
   readonly payload: Uint8Array
   readonly sentAt: bigint
@@ -57,7 +70,8 @@ const graceMillis = 1000
 
 /** See the module. */
 export class FramedConnection extends BaseConnection implements Listener {
-  readonly protocol: Protocol
+  readonly protocol: ConnectionProtocol
+  readonly version: Version
   /** Input that came although reading was paused. */
   private held: Array<Uint8Array> | undefined
   private readingPaused = false
@@ -79,17 +93,26 @@ export class FramedConnection extends BaseConnection implements Listener {
     private readonly settings: Settings,
     readonly subprotocol: string | undefined,
     private readonly clock: Clock.Clock,
-    readonly agreed: ReadonlyArray<Extension.Agreed>
+    readonly agreed: ReadonlyArray<Extension.Agreed>,
+    { keys, version }: Opened = standard
   ) {
     super(settings.highWaterMark, settings.cleanCloseCodes)
+    this.version = version
     this.protocol =
-      agreed.length === 0
-        ? new Protocol(settings)
-        : new Protocol({
-            ...settings,
-            pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
-            onProgress: (actions) => this.extensionProgressed(actions)
-          })
+      version === "hixie-76" || version === "hixie-75"
+        ? new HixieProtocol({ ...settings, version, keys })
+        : agreed.length === 0
+          ? new Protocol(settings)
+          : new Protocol({
+              ...settings,
+              pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
+              onProgress: (actions) => this.extensionProgressed(actions)
+            })
+  }
+
+  /** Whether the version has text messages only, and no pings. */
+  override get textOnly(): boolean {
+    return this.version !== "13" && this.version !== "8"
   }
 
   get extensions(): ReadonlyArray<Extension.Agreed> {
@@ -102,9 +125,10 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   /** Begins to read; called once. */
   start(): void {
+    if (this.protocol.opening === true) this.startCloseTimer()
     this.transport.open(this)
     const { heartbeat } = this.settings
-    if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed) {
+    if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed && !this.textOnly) {
       this.heartbeatTimer = new Timers.Timer(() => this.beat(heartbeat))
       Timers.of(this.clock).set(this.heartbeatTimer, heartbeat.intervalMillis)
     }
@@ -377,6 +401,7 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   private pingOnce(payload: Uint8Array | undefined): Effect.Effect<Duration.Duration, ConnectionClosed> {
     return Effect.async((resume) => {
+      if (this.textOnly) return resume(Effect.dieMessage(`${this.version} has no pings`))
       if (payload !== undefined && payload.length > Opcode.maxControlPayloadBytes) {
         return resume(Effect.dieMessage("a ping carries at most 125 bytes"))
       }
@@ -500,6 +525,8 @@ export class FramedConnection extends BaseConnection implements Listener {
       this.inGrace = false
       return Timers.of(this.clock).set(this.closeTimer!, this.settings.closeTimeoutMillis - graceMillis)
     }
+    // It was set for an opening handshake which is over meanwhile.
+    if (this.protocol.state._tag === "Open" && this.protocol.opening !== true) return
     // The peer's close frame may be in what was held back.
     this.decodeMore()
     this.perform(this.protocol.closeTimerFired())

@@ -140,7 +140,7 @@ const construct = (
   })
 
 /** Options that only our own handshake and frames can fulfil. */
-const lacking = ["headers", "origin", "heartbeat", "phaseTimeouts", "followRedirects"] as const
+const lacking = ["headers", "origin", "version", "heartbeat", "phaseTimeouts", "followRedirects"] as const
 
 /** The service over `constructor`, which is asked for at every `connect`. */
 export const client = (constructor: () => WebSocketConstructor | undefined): Service => ({
@@ -157,6 +157,7 @@ export const client = (constructor: () => WebSocketConstructor | undefined): Ser
 
 class GlobalConnection extends BaseConnection implements Connection {
   readonly role = "client"
+  readonly version = "13"
   /** What came and no consumer asked for yet; the limits are about it. */
   private backlog: Array<Message> = []
   private backlogBytes = 0

@@ -15,7 +15,20 @@ type AnyChannel = Channel.Channel<any, any, any, any, any, any, any>
  * has two channels more than source and sink, which every wake-up and the end pass through. If a later Effect puts either
  * differently the channel is run as any other.
  */
-export const runHere = <C extends AnyChannel>(channel: C): C => Object.assign(channel, { pipe: pipeHere })
+export const runHere = <C extends object>(channel: C, run?: RunInto): C =>
+  Object.assign(channel, { pipe: pipeHere, [runsInto]: run })
+
+/** Takes what arrives together; an Effect for what is left to wait for. */
+export type Put<A, E> = (elements: ReadonlyArray<A>) => Effect.Effect<void, E> | undefined
+
+/** Runs a source into what `puts` made, without Channels: 0.62 to 0.9 of ws where each message wakes a fiber. */
+type RunInto = (put: Put<any, any>) => Effect.Effect<void, any>
+
+const runsInto: unique symbol = Symbol("runsInto")
+const putsBy: unique symbol = Symbol("putsBy")
+
+/** Lets a source of {@link runHere} run into `channel`, that of a sink, by calls of `put`, which must do the same. */
+export const puts = <C extends object>(channel: C, put: Put<any, any>): C => Object.assign(channel, { [putsBy]: put })
 
 function pipeHere(this: AnyChannel, ...steps: Array<unknown>): unknown {
   const last = steps.length - 1
@@ -24,7 +37,10 @@ function pipeHere(this: AnyChannel, ...steps: Array<unknown>): unknown {
     if (last === 1) {
       const piped = (steps[0] as (channel: AnyChannel) => unknown)(this)
       const sink = sinkOf(piped, this)
-      return sink === undefined ? drain(piped as AnyChannel) : runInto(this, sink)
+      if (sink === undefined) return drain(piped as AnyChannel)
+      const put = (sink as { readonly [putsBy]?: Put<any, any> })[putsBy]
+      const run = (this as { readonly [runsInto]?: RunInto })[runsInto]
+      return put === undefined || run === undefined ? runInto(this, sink) : run(put)
     }
   }
   return pipeArguments(this, steps as unknown as IArguments)
