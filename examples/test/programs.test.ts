@@ -26,6 +26,12 @@ const programs: Record<string, ReadonlyArray<string>> = {
   ],
   broadcast: ["bob: hello, everybody", "cyd: hello, everybody"],
   fragments: ["one message: row 1;row 2;row 3;row 4;row 5;", "failed: the database is gone", "closed with 1011"],
+  extension: [
+    "agreed on x-sealed",
+    "echoed: hello",
+    "agreed on x-sealed",
+    "closed with 1007: an extension could not decode the payload (x-sealed: not sealed with our key), RFC 7692 §7.2.2"
+  ],
   accept: ["Ada sees account 7", "refused with 401: unknown token", "refused with 400: "],
   middleware: ["hello Ada", "401: log in first"],
   json: ['{"confirmed":"2 of tea"}', '{"error":"not an order"}', '{"error":"not an order"}'],

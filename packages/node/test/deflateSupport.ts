@@ -69,15 +69,22 @@ export interface RawPeer {
 const key = Uint8Array.of(1, 2, 3, 4)
 
 /** A connection with `role` that agreed on these extensions, and its peer. */
-export const facing = (
-  extensions: ReadonlyArray<Extension.Extension>,
-  options: Connection.Options & { readonly role?: "client" | "server"; readonly chunking?: TestTransport.Chunking } = {}
-) =>
+export const facing = (extensions: ReadonlyArray<Extension.Extension>, options: FacingOptions = {}) =>
+  facingWith(extensions.length === 0 ? [] : agree(extensions, extensions)[options.role ?? "server"], options)
+
+export interface FacingOptions extends Connection.Options {
+  readonly role?: "client" | "server"
+  readonly chunking?: TestTransport.Chunking
+}
+
+/** {@link facing} with what was agreed on. */
+export const facingWith = (agreed: ReadonlyArray<Extension.Agreed>, options: FacingOptions = {}) =>
   Effect.gen(function* () {
     const { chunking, role = "server", ...rest } = options
     const [near, far] = yield* TestTransport.pair({ chunking })
-    const agreed = extensions.length === 0 ? [] : agree(extensions, extensions)[role]
     const socket = yield* Connections.make(near, { heartbeat: false, ...rest, role, extensions: agreed })
+    // The peer does not take part in a closing handshake that a test leaves open.
+    yield* Effect.addFinalizer(() => near.cut)
     const frames = yield* Queue.unbounded<RawFrame | undefined>()
     const reader = new FrameReader()
     const listener: Transport.Listener = {
@@ -122,71 +129,70 @@ interface Handle {
   write(...args: Array<unknown>): unknown
 }
 
-/** zlib's contexts that come into being while `body` runs: how many are open, and what they gave. */
+interface Context {
+  readonly _handle: (Handle & { writeSync(...args: Array<unknown>): unknown }) | null
+  readonly _writeState: Uint32Array
+}
+
+const made: Array<Context> = []
+let outputBytes = 0
+let waiting: Array<() => void> = []
+
+const watch = (context: Context): void => {
+  made.push(context)
+  const handle = context._handle!
+  const { write, writeSync } = handle
+  handle.writeSync = (...args: Array<unknown>) => {
+    writeSync.apply(handle, args)
+    outputBytes += (args[6] as number) - context._writeState[0]!
+  }
+  handle.write = (...args: Array<unknown>) => {
+    outputBytes += args[6] as number
+    write.apply(handle, args)
+    const resuming = waiting
+    waiting = []
+    for (const resume of resuming) resume()
+  }
+}
+
+const watched =
+  <O, S>(create: (options?: O) => S) =>
+  (options?: O): S => {
+    const stream = create(options)
+    watch(stream as never)
+    return stream
+  }
+
+Object.defineProperties(Zlib, {
+  createDeflateRaw: { value: watched(Zlib.createDeflateRaw), configurable: true, enumerable: true },
+  createInflateRaw: { value: watched(Zlib.createInflateRaw), configurable: true, enumerable: true }
+})
+syncBuiltinESMExports()
+
+const openNow = () => made.filter(({ _handle }) => _handle !== null).length
+
+/** zlib's contexts since a moment: how many were made, how many more are open, and how much room for output they were given. */
 export class Contexts {
-  private readonly streams: Array<{ readonly _handle: Handle | null; readonly _writeState: Uint32Array }> = []
-  /** Bytes of output of all of them. */
-  outputBytes = 0
-  private waiting: Array<() => void> = []
+  private readonly madeBefore = made.length
+  private readonly openBefore = openNow()
+  private readonly outputBefore = outputBytes
 
   get made(): number {
-    return this.streams.length
+    return made.length - this.madeBefore
   }
 
   get open(): number {
-    return this.streams.filter(({ _handle }) => _handle !== null).length
+    return openNow() - this.openBefore
   }
 
-  /** Waits for the next step of any of them on the thread pool to begin. */
-  get started(): Effect.Effect<void> {
-    return Effect.async((resume) => {
-      this.waiting.push(() => resume(Effect.void))
-    })
+  get outputBytes(): number {
+    return outputBytes - this.outputBefore
   }
 
-  /** Follows all contexts until the Scope closes. */
-  static readonly follow = Effect.acquireRelease(
-    Effect.sync(() => {
-      const contexts = new Contexts()
-      const { createDeflateRaw, createInflateRaw } = Zlib
-      const watched =
-        <O, S>(create: (options?: O) => S) =>
-        (options?: O): S => {
-          const stream = create(options)
-          contexts.watch(stream as never)
-          return stream
-        }
-      const replace = (deflate: unknown, inflate: unknown) => {
-        Object.defineProperties(Zlib, {
-          createDeflateRaw: { value: deflate, configurable: true, enumerable: true },
-          createInflateRaw: { value: inflate, configurable: true, enumerable: true }
-        })
-        syncBuiltinESMExports()
-      }
-      replace(watched(createDeflateRaw), watched(createInflateRaw))
-      return { contexts, stop: () => replace(createDeflateRaw, createInflateRaw) }
-    }),
-    ({ stop }) => Effect.sync(stop)
-  ).pipe(Effect.map(({ contexts }) => contexts))
+  /** Waits for the next step of any context on the thread pool to begin. */
+  readonly started: Effect.Effect<void> = Effect.async((resume) => {
+    waiting.push(() => resume(Effect.void))
+  })
 
-  private watch(stream: {
-    readonly _handle: Handle & { writeSync(...args: Array<unknown>): unknown }
-    readonly _writeState: Uint32Array
-    push(chunk: Uint8Array | null): boolean
-  }): void {
-    this.streams.push(stream)
-    const handle = stream._handle
-    const { write, writeSync } = handle
-    handle.writeSync = (...args: Array<unknown>) => {
-      writeSync.apply(handle, args)
-      this.outputBytes += (args[6] as number) - stream._writeState[0]!
-    }
-    handle.write = (...args: Array<unknown>) => {
-      this.outputBytes += args[6] as number
-      const { waiting } = this
-      this.waiting = []
-      write.apply(handle, args)
-      for (const resume of waiting) resume()
-    }
-  }
+  static readonly follow = Effect.sync(() => new Contexts())
 }

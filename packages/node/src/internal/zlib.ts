@@ -390,6 +390,8 @@ export class Inflater implements Decompressor {
     maxBytes: number,
     done: (result: Uint8Array | Failure) => void
   ): Uint8Array | Failure | undefined {
+    // Not DEFLATE in the letter (§7.2.3.6 has a byte); it would spoil the context, and what is meant is clear.
+    if (payload.length === 0) return noBytes
     if (payload.length > syncBytes) {
       this.pool.run(() => this.startPooled(this.begin(maxBytes, done), payload))
       return undefined
