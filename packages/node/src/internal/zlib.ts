@@ -301,6 +301,9 @@ export class Deflater implements Compressor {
   private closed = false
   private pooled = false
   private readonly pool: Pool
+  /** The window, where it is kept in place of a context. */
+  private readonly window: Buffer | undefined
+  private windowLength = 0
 
   constructor(
     private readonly settings: DeflateSettings,
@@ -308,6 +311,7 @@ export class Deflater implements Compressor {
   ) {
     const { level, memLevel, strategy, windowBits } = settings
     this.pool = poolOf(`deflate ${level} ${memLevel} ${strategy} ${windowBits}`, () => newDeflate(settings))
+    this.window = takeover && windowBits <= replayedWindowBits ? Buffer.allocUnsafeSlow(1 << windowBits) : undefined
   }
 
   deflate(payload: Uint8Array, done: (result: Uint8Array) => void): Uint8Array | undefined {
@@ -318,6 +322,7 @@ export class Deflater implements Compressor {
     const context = this.borrow()
     context.begin()
     context.step(payload, Number.POSITIVE_INFINITY)
+    this.slide(payload)
     const result = withoutTail(context)
     this.giveBack(context)
     return result
@@ -331,6 +336,7 @@ export class Deflater implements Compressor {
     context.stepPooled(payload, Number.POSITIVE_INFINITY, () => {
       this.pooled = false
       this.pool.finished()
+      this.slide(payload)
       const result = withoutTail(context)
       this.giveBack(context)
       if (!this.closed) done(result)
@@ -338,13 +344,37 @@ export class Deflater implements Compressor {
   }
 
   private borrow(): Context {
-    if (!this.takeover) return this.pool.acquire()
-    this.context ??= newDeflate(this.settings)
-    return this.context
+    if (this.takeover && this.window === undefined) {
+      this.context ??= newDeflate(this.settings)
+      return this.context
+    }
+    const context = this.pool.acquire()
+    if (this.windowLength > 0) {
+      // What comes out is what the peer has already; what stays inside is the past that messages may refer to.
+      context.begin()
+      context.step(this.window!.subarray(0, this.windowLength), Number.POSITIVE_INFINITY)
+    }
+    return context
+  }
+
+  /** The window moves on over a message. */
+  private slide(payload: Uint8Array): void {
+    const { window } = this
+    if (window === undefined) return
+    const size = window.length
+    if (payload.length >= size) {
+      window.set(payload.subarray(payload.length - size))
+      this.windowLength = size
+      return
+    }
+    const kept = Math.min(this.windowLength, size - payload.length)
+    window.copyWithin(0, this.windowLength - kept, this.windowLength)
+    window.set(payload, kept)
+    this.windowLength = kept + payload.length
   }
 
   private giveBack(context: Context): void {
-    if (!this.takeover) this.pool.release(context)
+    if (context !== this.context) this.pool.release(context)
   }
 
   close(): void {
@@ -356,6 +386,12 @@ export class Deflater implements Compressor {
     if (this.pooled) this.pool.finished()
   }
 }
+
+/**
+ * Windows up to 1 KiB are kept as bytes and compressed again before each message, in a borrowed context. Node's zlib has tables of 64 KiB and
+ * more in each context, whatever the memory level; this takes 1 KiB a connection, for about as much work as another KiB to compress.
+ */
+const replayedWindowBits = 10
 
 const emptyBlock = Uint8Array.of(0)
 
