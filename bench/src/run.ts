@@ -11,23 +11,24 @@ import { canPin, killAll } from "./children.js"
 import { type Measurement, measure } from "./measure.js"
 import { format, summarize, warnings } from "./report.js"
 import { type Row, rows } from "./rows.js"
-import { baseline, servers } from "./servers.js"
+import { baseline, clients, type ServerEntry, servers } from "./servers.js"
 
 const usage = `node bench/dist/run.js [options]
   --rows a,b          only these rows; a name also stands for all that start with it
-  --servers x,y       only these servers (${baseline} is what ratios are taken to)
+  --servers x,y       only these servers and clients (${baseline} is what ratios are taken to)
   --rounds 5          alternating rounds
   --seconds 2         length of each measurement
   --warmup 0.5        seconds of the same load before it
   --retries 2         how often a measurement is repeated while other processes used its cores
-  --connections 10000 connections of the memory row
-  --server-core 0     core of the server
-  --load-core 1       core of the load generator
+  --connections 10000 connections of the row memory
+  --server-core 0     core of the server; in client rows, of the client
+  --load-core 1       core of the load generator; in client rows, of the server
   --unpinned          leave the choice of cores to the system
-  --node-args "..."   further arguments for the servers' Node, separated by spaces
+  --node-args "..."   further arguments for the Node of what is measured, separated by spaces
   --json file         write all measurements and the summary
 rows:    ${rows.map(({ name }) => name).join(", ")}
-servers: ${servers.map(({ name }) => name).join(", ")}`
+servers: ${servers.map(({ name }) => name).join(", ")}
+clients: ${clients.map(({ name }) => name).join(", ")}`
 
 const { values: options } = parseArgs({
   options: {
@@ -74,8 +75,15 @@ const choose = <A extends { readonly name: string }>(
 }
 
 const rotate = <A>(all: ReadonlyArray<A>, by: number): ReadonlyArray<A> => {
-  const first = by % all.length
+  const first = by % Math.max(1, all.length)
   return [...all.slice(first), ...all.slice(0, first)]
+}
+
+/** What `row` is measured on. */
+const subjectsOf = (row: Row): ReadonlyArray<ServerEntry> => {
+  if (row.kind === "client") return clients
+  const { servers: able } = "servers" in row ? row : {}
+  return able === undefined ? servers : servers.filter(({ name }) => able.includes(name))
 }
 
 /** Rows of the table: a memory row gives two. */
@@ -92,9 +100,10 @@ const main = async (): Promise<void> => {
   const warmupSeconds = positive("warmup", options.warmup)
   const retries = Number(options.retries)
   const connections = options.connections === undefined ? undefined : positive("connections", options.connections)
-  const chosenServers = choose("servers", options.servers, servers)
+  const subjects = [...servers, ...clients.filter(({ name }) => !servers.some((server) => server.name === name))]
+  const names = choose("servers", options.servers, subjects).map(({ name }) => name)
   const chosenRows = choose("rows", options.rows, rows).map(
-    (row): Row => (row.kind === "memory" && connections !== undefined ? { ...row, connections } : row)
+    (row): Row => (row.name === "memory" && connections !== undefined ? ({ ...row, connections } as Row) : row)
   )
   const wantedCores = { server: Number(options["server-core"]), load: Number(options["load-core"]) }
   const cores = !options.unpinned && canPin(wantedCores) ? wantedCores : undefined
@@ -109,7 +118,9 @@ const main = async (): Promise<void> => {
   const measurements: Array<Measurement> = []
   for (let round = 0; round < rounds; round++) {
     for (const row of chosenRows) {
-      for (const server of rotate(chosenServers, round)) {
+      const able = subjectsOf(row).filter(({ name }) => names.includes(name))
+      if (able.length === 0) note(`${row.name}: none of these servers has it`)
+      for (const server of rotate(able, round)) {
         const found = await measure(server, row, round, { cores, seconds, warmupSeconds, retries, nodeArgs, note })
         measurements.push(...found)
         for (const one of found) {
@@ -120,7 +131,6 @@ const main = async (): Promise<void> => {
     }
   }
 
-  const names = chosenServers.map(({ name }) => name)
   const summary = summarize(measurements, names, baseline)
   const machine = {
     node: process.version,
