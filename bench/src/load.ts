@@ -29,6 +29,9 @@ let failed = false
 /** Operations so far: what the window counts, and what the watchdog wants to see grow. */
 let operations = 0
 
+/** Connections opened so far, which are progress as well. */
+let opened = 0
+
 // ---- windows ----------------------------------------------------------------------------------------------------
 
 const measure = (): Promise<LoadReport> => Window.measure(task, () => operations)
@@ -40,16 +43,20 @@ const watch = (): void => {
   let last = -1
   let stalledFor = 0
   setInterval(() => {
-    stalledFor = operations === last ? stalledFor + 1 : 0
-    last = operations
+    const progress = operations + opened
+    stalledFor = progress === last ? stalledFor + 1 : 0
+    last = progress
     if (stalledFor >= stallSeconds) fail(`nothing came back for ${stallSeconds} s`)
   }, 1000).unref()
 }
 
-/** Runs `check` until it holds; the answers to what is in flight must all come. */
+/** Runs `check` until it holds, as long as there are operations; the answers to what is in flight must all come. */
 const until = async (what: string, check: () => boolean): Promise<void> => {
-  const deadline = performance.now() + stallSeconds * 1000
+  let deadline = performance.now() + stallSeconds * 1000
+  let last = operations
   while (!check()) {
+    if (operations !== last) deadline = performance.now() + stallSeconds * 1000
+    last = operations
     if (performance.now() > deadline) throw new Error(`${what} did not come within ${stallSeconds} s`)
     await delay(5)
   }
@@ -87,6 +94,7 @@ const connectAll = async (count: number, path: string, deflate?: Deflate): Promi
         if (deflate !== undefined && client.extensions === undefined) throw new Error("compression was not accepted")
         if (deflate === "kept" && !keepsContext(client)) throw new Error("the server does not keep its context")
         if (deflate === "forgotten" && keepsContext(client)) throw new Error("the server keeps its context")
+        opened++
         resolve()
       })
       client.onEnd = (cause) => {
@@ -109,9 +117,9 @@ const closeAll = async (clients: ReadonlyArray<Client.Client>): Promise<void> =>
     client.onEnd = () => open--
     client.socket.write(Client.closeFrame)
   }
-  const deadline = performance.now() + 2000
+  const deadline = performance.now() + 2000 + clients.length / 2
   while (open > 0 && performance.now() < deadline) await delay(5)
-  if (open > 0) void report({ type: "note", message: `${open} connections were not closed by the server within 2 s` })
+  if (open > 0) void report({ type: "note", message: `${open} connections were not closed by the server in time` })
   for (const client of clients) client.socket.destroy()
 }
 
