@@ -75,7 +75,7 @@ const leastDisturbed = async (
 const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Promise<Record<string, Figures>> => {
   const { cores, note } = options
   const seconds = Math.max(options.seconds, row.kind === "idle" ? row.windowSeconds : 0)
-  const warmupSeconds = Math.max(options.warmupSeconds, row.kind === "handshakes" ? row.warmupSeconds : 0)
+  const warmupSeconds = Math.max(options.warmupSeconds, "warmupSeconds" in row ? row.warmupSeconds : 0)
   const process = await startServer(cores?.server, server.file, options.nodeArgs)
   try {
     let before: CpuAnswer | undefined

@@ -71,6 +71,8 @@ export interface IdleRow extends Route {
   readonly path: string
   readonly connections: number
   readonly payloadBytes: number
+  /** The least warm-up: every connection has sent a message, and the garbage of opening them is collected. */
+  readonly warmupSeconds: number
   /** Between two messages of a connection. */
   readonly intervalSeconds: number
   /** The least length of the window, so that it has as many heartbeats of each connection whenever it begins. */
@@ -261,6 +263,7 @@ export const rows: ReadonlyArray<Row> = [
     servers: ["ws", "ours-stream", "ours-fused"],
     connections: 10_000,
     payloadBytes: 128,
+    warmupSeconds: 10,
     intervalSeconds: 10,
     windowSeconds: 20
   },
