@@ -72,6 +72,7 @@ const within = async <A>(seconds: number, what: string, promise: Promise<A>): Pr
 export interface Server {
   readonly pid: number
   readonly port: number
+  readonly controlPort: number | undefined
   readonly cpu: () => Promise<CpuAnswer>
   readonly memory: () => Promise<MemoryAnswer>
   /** Rejects when the process ends before `stop`. */
@@ -103,12 +104,12 @@ export const startServer = async (
   died.catch(() => {})
 
   const waiting: Array<(line: string) => void> = []
-  let onReady: (port: number) => void
-  const port = new Promise<number>((resolve) => {
+  let onReady: (ports: ReadonlyArray<number>) => void
+  const ready = new Promise<ReadonlyArray<number>>((resolve) => {
     onReady = resolve
   })
   createInterface({ input: child.stdout! }).on("line", (line) => {
-    if (line.startsWith("READY ")) onReady(Number(line.slice("READY ".length)))
+    if (line.startsWith("READY ")) onReady(line.slice("READY ".length).split(" ").map(Number))
     else if (line.startsWith("{")) waiting.shift()?.(line)
   })
   const ask = async <A>(question: string): Promise<A> => {
@@ -128,9 +129,11 @@ export const startServer = async (
     return polite
   }
   try {
+    const [port, controlPort] = await within(30, "READY", Promise.race([ready, died]))
     return {
       pid: child.pid!,
-      port: await within(30, "READY", Promise.race([port, died])),
+      port: port!,
+      controlPort,
       cpu: () => ask("cpu"),
       memory: () => ask("mem"),
       died,

@@ -8,11 +8,20 @@ import { setTimeout as delay } from "node:timers/promises"
 import * as Client from "./load/Client.js"
 import * as Deflated from "./load/Deflated.js"
 import * as Exchange from "./load/Exchange.js"
+import * as EventWorkloads from "./load/eventWorkloads.js"
 import * as Receiver from "./load/Receiver.js"
 import * as Window from "./load/window.js"
 import { makeOpening } from "./load/wire.js"
 import type { LoadCommand, LoadReport, LoadTask } from "./messages.js"
-import type { Deflate, EchoRow, FanoutRow, HandshakesRow, IdleRow, MemoryRow } from "./rows.js"
+import {
+  type Deflate,
+  type EchoRow,
+  type FanoutRow,
+  type HandshakesRow,
+  type IdleRow,
+  isMemoryRow,
+  type MemoryRow
+} from "./rows.js"
 
 const task = JSON.parse(process.argv[2]!) as LoadTask
 
@@ -262,6 +271,14 @@ const runHandshakes = async (row: HandshakesRow): Promise<LoadReport> => {
   return result
 }
 
+/** Tells the runner to look at the server's memory, and waits until it has. */
+const idle = async (connections: number): Promise<void> => {
+  await delay(300)
+  const command = new Promise<void>((resolve) => process.once("message", (_: LoadCommand) => resolve()))
+  void report({ type: "idle", connections })
+  await command
+}
+
 /** Opens connections that each echo some messages; tells the runner when to look, first at a fifth and then at all of them. */
 const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
   const exchange = conversation(2, row.payloadBytes, row)
@@ -284,12 +301,6 @@ const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
     }
     await until("the echo of each connection", () => missing === 0)
     return clients
-  }
-  const idle = async (connections: number): Promise<void> => {
-    await delay(300)
-    const command = new Promise<void>((resolve) => process.once("message", (_: LoadCommand) => resolve()))
-    void report({ type: "idle", connections })
-    await command
   }
   const startedAt = performance.now()
   const wanted = allowedConnections(row.connections)
@@ -334,8 +345,27 @@ const runIdle = async (row: IdleRow): Promise<LoadReport> => {
   return result
 }
 
+const eventRun: EventWorkloads.Run = {
+  port: task.port,
+  controlPort: task.controlPort ?? 0,
+  count: (count) => {
+    operations += count
+  },
+  measure,
+  until,
+  allowedConnections,
+  idle,
+  fail
+}
+
 const run = (): Promise<LoadReport> => {
   switch (task.row.kind) {
+    case "sse-fanout":
+      return EventWorkloads.fanout(eventRun, task.row)
+    case "sse-firehose":
+      return EventWorkloads.firehose(eventRun, task.row)
+    case "sse-memory":
+      return EventWorkloads.memory(eventRun, task.row)
     case "echo":
       return runEcho(task.row)
     case "fanout":
@@ -352,7 +382,7 @@ const run = (): Promise<LoadReport> => {
 }
 
 process.on("disconnect", () => process.exit(1))
-if (task.row.kind !== "memory") watch()
+if (!isMemoryRow(task.row)) watch()
 run().then(
   (result) => {
     if (!failed) report(result).then(() => process.exit(0))

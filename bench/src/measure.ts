@@ -1,7 +1,7 @@
 /** One measurement: a fresh server, a fresh load generator, one workload. */
 import { type Cores, type Program, runLoad, startServer, waitedSeconds } from "./children.js"
 import type { CpuAnswer, MemoryAnswer } from "./messages.js"
-import type { ClientRow, Row } from "./rows.js"
+import { type ClientRow, isMemoryRow, type Row } from "./rows.js"
 import { echoServer, type ServerEntry } from "./servers.js"
 
 /** What a measurement found, or why it found nothing. */
@@ -84,7 +84,7 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
     const memory: Array<MemoryAnswer & { readonly connections: number }> = []
     const done = await runLoad(
       cores?.load,
-      { port: process.port, row, seconds, warmupSeconds },
+      { port: process.port, controlPort: process.controlPort, row, seconds, warmupSeconds },
       {
         windowStart: async (loadPid) => {
           waits = [-waitedSeconds(process.pid), -waitedSeconds(loadPid)]
@@ -101,7 +101,7 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
       },
       process.died
     )
-    if (row.kind === "memory") return memoryFigures(row.name, memory, done.cpuShare)
+    if (isMemoryRow(row)) return memoryFigures(row.name, memory, done.cpuShare)
     if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
     const value = done.operations / done.seconds
     // By the server's own clock, since a busy server answers late.
@@ -138,7 +138,7 @@ const runClient = async (
     const program: Program = { file: client.file, nodeArgs }
     const done = await runLoad(
       cores?.server,
-      { port: server.port, row, seconds, warmupSeconds },
+      { port: server.port, controlPort: undefined, row, seconds, warmupSeconds },
       {
         windowStart: async (clientPid) => {
           waits = [-waitedSeconds(server.pid), -waitedSeconds(clientPid)]

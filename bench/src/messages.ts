@@ -4,6 +4,8 @@ import type { Row } from "./rows.js"
 /** The task of one load generator process: its only argument, as JSON. */
 export interface LoadTask {
   readonly port: number
+  /** Where to publish: only servers of event streams have it. */
+  readonly controlPort: number | undefined
   readonly row: Row
   readonly seconds: number
   readonly warmupSeconds: number

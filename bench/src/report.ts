@@ -38,13 +38,13 @@ export const median = (values: ReadonlyArray<number>): number => {
 export const summarize = (
   measurements: ReadonlyArray<Measurement>,
   servers: ReadonlyArray<string>,
-  baseline: string
+  baselineOf: (row: string) => string
 ): ReadonlyArray<Line> => {
   const rows = [...new Set(measurements.map(({ row }) => row))]
   return rows.flatMap((row) =>
     servers.flatMap((server) => {
       const own = measurements.filter((one) => one.row === row && one.server === server)
-      return own.length === 0 ? [] : [lineOf(row, server, own, baseRates(measurements, row, baseline))]
+      return own.length === 0 ? [] : [lineOf(row, server, own, baseRates(measurements, row, baselineOf(row)))]
     })
   )
 }
@@ -102,7 +102,7 @@ export const warnings = (lines: ReadonlyArray<Line>): ReadonlyArray<string> =>
       return `${line.row}, ${line.server}: load generator ${Math.round(line.loadCpu * 100)}% busy; ${meaning}`
     })
 
-const columns = ["server", "median", "to ws", "ratios", "spread", "load CPU", "server CPU", "waited", "µs/op"]
+const columns = ["server", "median", "ratio", "ratios", "spread", "load CPU", "server CPU", "waited", "µs/op"]
 
 /** The table as text: a block per row, with `about` as its heading. */
 export const format = (lines: ReadonlyArray<Line>, about: (row: string) => string): string => {

@@ -90,7 +90,42 @@ export interface ClientRow {
   readonly binary: boolean
 }
 
-export type Row = EchoRow | FanoutRow | HandshakesRow | MemoryRow | IdleRow | ClientRow
+/** Events to every reader of `/events`, published over the server's control connection. */
+export interface EventFanoutRow {
+  readonly kind: "sse-fanout"
+  readonly name: string
+  readonly about: string
+  readonly connections: number
+  /** Events that not every subscriber has yet. */
+  readonly inFlight: number
+}
+
+/** One reader of `/firehose`, which takes what it gets. */
+export interface FirehoseRow {
+  readonly kind: "sse-firehose"
+  readonly name: string
+  readonly about: string
+  /** Bytes of data of each event. */
+  readonly dataBytes: number
+}
+
+/** What one idle subscriber of `/events` that has got an event costs the server. */
+export interface EventMemoryRow {
+  readonly kind: "sse-memory"
+  readonly name: string
+  readonly about: string
+  readonly connections: number
+}
+
+export type WebSocketRow = EchoRow | FanoutRow | HandshakesRow | MemoryRow | IdleRow | ClientRow
+export type EventRow = EventFanoutRow | FirehoseRow | EventMemoryRow
+export type Row = WebSocketRow | EventRow
+
+export const isEventRow = (row: Row): row is EventRow => row.kind.startsWith("sse-")
+
+/** Whether a row gives bytes per connection instead of operations per second. */
+export const isMemoryRow = (row: Row): row is MemoryRow | EventMemoryRow =>
+  row.kind === "memory" || row.kind === "sse-memory"
 
 const KiB = 1024
 
@@ -261,7 +296,7 @@ export const rows: ReadonlyArray<Row> = [
     about:
       "10,000 connections with a heartbeat of 20 s, each echoes 128 B every 10 s: server's ms of processor time per s",
     path: "/echo-heartbeat",
-    servers: ["ws", "ours-stream", "ours-fused"],
+    servers: ["ws", "ours-stream", "ours-fused", "ours-attached"],
     connections: 10_000,
     payloadBytes: 128,
     warmupSeconds: 10,
@@ -285,5 +320,37 @@ export const rows: ReadonlyArray<Row> = [
     inFlight: 4,
     payloadBytes: 16 * KiB,
     binary: true
+  },
+  {
+    kind: "sse-fanout",
+    name: "sse-fanout1",
+    about: "1000 subscribers of an event stream, 1 event of 128 B in flight: deliveries/s",
+    connections: 1000,
+    inFlight: 1
+  },
+  {
+    kind: "sse-fanout",
+    name: "sse-fanout8",
+    about: "1000 subscribers of an event stream, 8 events of 128 B in flight: deliveries/s",
+    connections: 1000,
+    inFlight: 8
+  },
+  {
+    kind: "sse-firehose",
+    name: "sse-firehose",
+    about: "1 reader of endless events of 128 B: events/s",
+    dataBytes: 128
+  },
+  {
+    kind: "sse-firehose",
+    name: "sse-firehose16k",
+    about: "1 reader of endless events of 16 KiB: events/s",
+    dataBytes: 16 * KiB
+  },
+  {
+    kind: "sse-memory",
+    name: "sse-memory",
+    about: "bytes per idle subscriber that has got an event, of 5000",
+    connections: 5000
   }
 ]

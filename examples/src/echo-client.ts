@@ -1,7 +1,7 @@
 /**
  * A client that sends every message back with its kind until the server closes.
  *
- *     npm run -s example:echo-client -- ws://127.0.0.1:9001/path
+ *     DEFLATE=1 npm run -s example:echo-client -- ws://127.0.0.1:9001/path
  *
  * Exit code 0 when the server closed by the closing handshake, with whatever close code; 1 when no connection came about, the
  * line was cut, or the server broke a rule of the protocol. Anything but a normal end is explained on stderr.
@@ -9,7 +9,7 @@
 
 import { NodeRuntime } from "@effect/platform-node"
 import { WebSocketClient, type WebSocketError } from "@effect-ws/core"
-import { NodeWebSocketClient } from "@effect-ws/node"
+import { NodeWebSocketClient, PermessageDeflate } from "@effect-ws/node"
 import { Config, Console, Effect, Stream } from "effect"
 
 /** RFC 6455 §7.1.5: the transport was lost before the closing handshake completed. */
@@ -18,7 +18,9 @@ const abnormal = 1006
 const echo = (url: string) =>
   Effect.gen(function* () {
     const maxMessageBytes = yield* Config.integer("MAX_MESSAGE_BYTES").pipe(Config.withDefault(0x100000))
-    const socket = yield* WebSocketClient.connect(url, { maxMessageBytes })
+    const deflate = yield* Config.boolean("DEFLATE").pipe(Config.withDefault(false))
+    const extensions = deflate ? [PermessageDeflate.make({ threshold: 0 })] : []
+    const socket = yield* WebSocketClient.connect(url, { maxMessageBytes, extensions })
     yield* Stream.run(socket.messages, socket.sink)
   }).pipe(
     Effect.scoped,

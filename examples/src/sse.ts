@@ -3,14 +3,14 @@
  *
  *     PORT=9002 SIZE=128 npm run -s example:sse
  */
-
 import { createServer } from "node:http"
-import { HttpLayerRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpLayerRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
 import { EventBroadcast, EventLog, EventStreamRoute, ServerSentEvent } from "@effect-ws/eventsource"
 import { NodeWebSocketServer } from "@effect-ws/node"
-import { Chunk, Console, Context, Effect, Layer, Schedule, Stream } from "effect"
+import { Chunk, Config, Console, Context, Effect, Layer, Schedule, Stream } from "effect"
 
+// #region routes
 class News extends Context.Tag("News")<News, EventBroadcast.EventBroadcast>() {
   static readonly layer = Layer.effect(
     News,
@@ -51,19 +51,38 @@ const Publish = HttpLayerRouter.addAll(
     )
   ])
 )
+// #endregion
 
+// #region firehose
 // As fast as the reader takes them; chunks of a stream leave as one write
-const event = ServerSentEvent.make({ data: "x".repeat(Number(process.env.SIZE ?? 128)) })
-const Firehose = EventStreamRoute.layer("/firehose", {}, () =>
-  Stream.forever(Stream.fromChunk(Chunk.makeBy(16, () => event)))
+const Firehose = EventStreamRoute.layerEffect(
+  "/firehose",
+  {},
+  Effect.map(Config.withDefault(Config.integer("SIZE"), 128), (size) => {
+    const events = Chunk.makeBy(16, () => ServerSentEvent.make({ data: "x".repeat(size) }))
+    return () => Stream.forever(Stream.fromChunk(events))
+  })
+)
+// #endregion
+
+const Ready = Layer.effectDiscard(
+  HttpServer.addressWith((address) =>
+    Console.log(`READY http://127.0.0.1:${address._tag === "TcpAddress" ? address.port : address.path}/`)
+  )
 )
 
-const port = Number(process.env.PORT ?? 9002)
+// #region serve
 const Routes = Layer.mergeAll(Events, Subscribe, Publish, Firehose).pipe(Layer.provide(News.layer))
 
+const Server = NodeWebSocketServer.layerConfig(createServer, {
+  port: Config.integer("PORT").pipe(Config.withDefault(9002)),
+  host: Config.succeed("127.0.0.1")
+})
+
 HttpLayerRouter.serve(Routes, { disableListenLog: true, disableLogger: true }).pipe(
-  Layer.tap(() => Console.log(`READY http://127.0.0.1:${port}/`)),
-  Layer.provide(NodeWebSocketServer.layer(createServer, { port, host: "127.0.0.1" })),
+  (served) => Layer.provide(Ready, served),
+  Layer.provide(Server),
   Layer.launch,
   NodeRuntime.runMain
 )
+// #endregion

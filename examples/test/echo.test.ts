@@ -1,18 +1,24 @@
+import { once } from "node:events"
+import * as Net from "node:net"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { type Connection, type Message, WebSocketClient, WebSocketRoute } from "@effect-ws/core"
 import { NodeWebSocketClient, NodeWebSocketServer } from "@effect-ws/node"
 import { Effect, Layer, Stream } from "effect"
+import { WebSocketServer, WebSocket as Ws } from "ws"
 import { run, start } from "./program.js"
 
 const mebibyte = 0x100000
 
-const ready = Effect.gen(function* () {
-  const program = yield* start("echo.js", [], { PORT: "0" })
-  const line = yield* program.firstLine
-  assert.match(line, /^READY ws:\/\/127\.0\.0\.1:\d+\/$/)
-  return { program, url: line.slice("READY ".length) }
-})
+const readyWith = (env: Readonly<Record<string, string>>) =>
+  Effect.gen(function* () {
+    const program = yield* start("echo.js", [], { PORT: "0", ...env })
+    const line = yield* program.firstLine
+    assert.match(line, /^READY ws:\/\/127\.0\.0\.1:\d+\/$/)
+    return { program, url: line.slice("READY ".length) }
+  })
+
+const ready = readyWith({})
 
 describe("echo", () => {
   it.scopedLive("sends every message back with its kind, on every path", () =>
@@ -36,6 +42,127 @@ describe("echo", () => {
       yield* socket.send("x".repeat(mebibyte + 1))
       assert.strictEqual((yield* socket.closed).code, 1009)
     }).pipe(Effect.provide(NodeWebSocketClient.layer))
+  )
+})
+
+describe("DEFLATE=1, with ws", () => {
+  const offers = [
+    {},
+    { serverNoContextTakeover: true, clientNoContextTakeover: true },
+    { serverMaxWindowBits: 9, clientMaxWindowBits: 10 },
+    { serverMaxWindowBits: 15, clientMaxWindowBits: false as never }
+  ]
+  /** The first bytes of all frames that came in one piece. */
+  const firstBytes = (socket: Ws) => {
+    const seen: Array<number> = []
+    const { _socket } = socket as unknown as { readonly _socket: Net.Socket }
+    _socket.prependListener("data", (chunk: Buffer) => seen.push(chunk[0]!))
+    return seen
+  }
+  const messages: ReadonlyArray<string | Buffer> = ["x", "", Buffer.from([1, 2]), "text ".repeat(20_000)]
+
+  it.scopedLive("the server takes every legal offer and compresses every message; without it, none", () =>
+    Effect.gen(function* () {
+      const deflating = yield* readyWith({ DEFLATE: "1" })
+      const plain = yield* ready
+      for (const { on, url } of [
+        { on: true, url: deflating.url },
+        { on: false, url: plain.url }
+      ]) {
+        for (const perMessageDeflate of offers) {
+          yield* Effect.promise(async () => {
+            const socket = new Ws(url, { perMessageDeflate: { threshold: 0, ...perMessageDeflate } })
+            await once(socket, "open")
+            assert.strictEqual(socket.extensions.includes("permessage-deflate"), on)
+            const seen = firstBytes(socket)
+            for (const message of messages) {
+              socket.send(message)
+              const [data, isBinary] = (await once(socket, "message")) as [Buffer, boolean]
+              assert.deepStrictEqual(isBinary ? data : String(data), message)
+              if (seen.length <= 3) assert.strictEqual((seen[seen.length - 1]! & 0x40) !== 0, on)
+            }
+            socket.close()
+            await once(socket, "close")
+          })
+        }
+      }
+    })
+  )
+
+  for (const on of [true, false]) {
+    it.scopedLive(`the client ${on ? "offers it and compresses every message" : "without it offers nothing"}`, () =>
+      Effect.gen(function* () {
+        const server = yield* Effect.acquireRelease(
+          Effect.promise(async () => {
+            const server = new WebSocketServer({ port: 0, host: "127.0.0.1", perMessageDeflate: { threshold: 0 } })
+            await once(server, "listening")
+            return server
+          }),
+          (server) => Effect.sync(() => server.close())
+        )
+        const talk = (async () => {
+          const [socket] = (await once(server, "connection")) as [Ws]
+          const seen = firstBytes(socket)
+          for (const message of messages) {
+            socket.send(message)
+            const [data, isBinary] = (await once(socket, "message")) as [Buffer, boolean]
+            assert.deepStrictEqual(isBinary ? data : String(data), message)
+            if (seen.length <= 3) assert.strictEqual((seen[seen.length - 1]! & 0x40) !== 0, on)
+          }
+          socket.close(1000)
+          return socket.extensions
+        })()
+        const { port } = server.address() as Net.AddressInfo
+        const ended = yield* run("echo-client.js", [`ws://127.0.0.1:${port}/`], on ? { DEFLATE: "1" } : {})
+        assert.strictEqual((yield* Effect.promise(() => talk)).includes("permessage-deflate"), on)
+        assert.deepStrictEqual([ended.code, ended.stderr], [0, ""])
+      })
+    )
+  }
+})
+
+describe("the drafts of echo", () => {
+  const headers = "Host: 127.0.0.1\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\nOrigin: http://a.example\r\n"
+  const keys = "Sec-WebSocket-Key1: 4 @1  46546xW%0l 1 5\r\nSec-WebSocket-Key2: 12998 5 Y3 1  .P00\r\n"
+
+  /** All that the server writes until a text has come back, in Latin-1. */
+  const speak = (url: string, request: string) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => Net.connect(Number(new URL(url).port), "127.0.0.1")),
+      (socket) =>
+        Effect.async<string>((resume) => {
+          let text = ""
+          socket.setEncoding("latin1").on("data", (chunk: string) => {
+            text += chunk
+            if (text.endsWith("\xff")) resume(Effect.succeed(text))
+          })
+          socket.on("end", () => resume(Effect.succeed(text)))
+          socket.write(`${request}\0hello\xff`, "latin1")
+        }),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+
+  it.scopedLive("are spoken with DRAFTS=1", () =>
+    Effect.gen(function* () {
+      const { url } = yield* readyWith({ DRAFTS: "1" })
+      const hixie75 = yield* speak(url, `GET / HTTP/1.1\r\n${headers}\r\n`)
+      assert.match(hixie75, /^HTTP\/1.1 101 Web Socket Protocol Handshake\r\n[\s\S]*\r\n\r\n\0hello\xff$/)
+      const hixie76 = yield* speak(url, `GET / HTTP/1.1\r\n${headers}${keys}\r\n^n:ds[4U`)
+      assert.match(
+        hixie76,
+        /^HTTP\/1.1 101 WebSocket Protocol Handshake\r\n[\s\S]*\r\n\r\n8jKS'y:G\*Co,Wxa-\0hello\xff$/
+      )
+      const socket = yield* WebSocketClient.connect(url, { version: 8 })
+      yield* socket.send("hello")
+      assert.strictEqual(yield* socket.take, "hello")
+    }).pipe(Effect.provide(NodeWebSocketClient.layer))
+  )
+
+  it.scopedLive("are refused without it", () =>
+    Effect.gen(function* () {
+      const { url } = yield* ready
+      assert.match(yield* speak(url, `GET / HTTP/1.1\r\n${headers}\r\n`), /^HTTP\/1.1 426 /)
+    })
   )
 })
 

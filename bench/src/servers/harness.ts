@@ -12,8 +12,8 @@ import type { AddressInfo, Server } from "node:net"
 import { createInterface } from "node:readline"
 import type { CpuAnswer, MemoryAnswer } from "../messages.js"
 
-/** Prints `READY <port>` and starts to answer the runner. */
-export const ready = (port: number): void => {
+/** Prints `READY` with the ports and starts to answer the runner. */
+export const ready = (...ports: ReadonlyArray<number>): void => {
   process.on("SIGTERM", () => process.exit(0))
   const lines = createInterface({ input: process.stdin })
   lines.on("close", () => process.exit(0))
@@ -21,7 +21,7 @@ export const ready = (port: number): void => {
     if (line === "cpu") answer(cpu())
     if (line === "mem") memory().then(answer)
   })
-  console.log(`READY ${port}`)
+  console.log(`READY ${ports.join(" ")}`)
 }
 
 /** Listens on 127.0.0.1 and a free port, then {@link ready}. */

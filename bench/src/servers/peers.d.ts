@@ -17,10 +17,17 @@ declare module "websocket-driver" {
 }
 
 declare module "faye-websocket" {
-  import type { IncomingMessage } from "node:http"
+  import type { IncomingMessage, ServerResponse } from "node:http"
   import type { Duplex } from "node:stream"
 
+  class EventSource {
+    constructor(request: IncomingMessage, response: ServerResponse)
+    on(event: "close" | "drain", listener: () => void): this
+    send(data: string, options?: { readonly event: string; readonly id: string }): boolean
+  }
+
   export default class FayeWebSocket {
+    static readonly EventSource: typeof EventSource
     static isWebSocket(request: IncomingMessage): boolean
     constructor(request: IncomingMessage, socket: Duplex, head: Buffer)
     on(event: "message", listener: (event: { readonly data: string | Buffer }) => void): this

@@ -86,6 +86,9 @@ export interface Broadcast {
  */
 export const make = (options: Options = {}): Effect.Effect<Broadcast> => Effect.sync(() => new Room(options))
 
+/** @internal */
+export const unsafeMake = (options: Options): Room => new Room(options)
+
 /** What is published in one turn leaves before it ends, once it is so much. */
 const maxPendingBytes = 0x10000
 
@@ -100,7 +103,8 @@ interface Publication {
 /** A publication as extensions made it: a frame, those who wait for it, or a failure. */
 type Encoded = Uint8Array | Array<(frame: Uint8Array | undefined) => void> | "failed"
 
-class Room implements Broadcast, Flush.Flushable {
+/** @internal */
+export class Room implements Broadcast, Flush.Flushable {
   private readonly members = new Map<BaseConnection, number>()
   private publications: Array<Publication> = []
   private pendingBytes = 0
@@ -120,22 +124,25 @@ class Room implements Broadcast, Flush.Flushable {
 
   readonly join = (member: Connection): Effect.Effect<void, never, Scope.Scope> =>
     Effect.acquireRelease(
-      Effect.sync(() => {
-        const connection = internal(member)
-        // Who was a member when something was published gets it, and nobody else.
-        this.flush()
-        if (connection instanceof FramedConnection) this.natives = connection.protocol.output.natives
-        this.members.set(connection, (this.members.get(connection) ?? 0) + 1)
-        return connection
-      }),
-      (connection) =>
-        Effect.sync(() => {
-          this.flush()
-          const joined = this.members.get(connection)! - 1
-          if (joined === 0) this.members.delete(connection)
-          else this.members.set(connection, joined)
-        })
+      Effect.sync(() => this.unsafeJoin(member)),
+      () => Effect.sync(() => this.unsafeLeave(member))
     )
+
+  unsafeJoin(member: Connection): void {
+    const connection = internal(member)
+    // Who was a member when something was published gets it, and nobody else.
+    this.flush()
+    if (connection instanceof FramedConnection) this.natives = connection.protocol.output.natives
+    this.members.set(connection, (this.members.get(connection) ?? 0) + 1)
+  }
+
+  unsafeLeave(member: Connection): void {
+    const connection = internal(member)
+    this.flush()
+    const joined = this.members.get(connection)! - 1
+    if (joined === 0) this.members.delete(connection)
+    else this.members.set(connection, joined)
+  }
 
   readonly publish = (message: Message, options?: { readonly except?: Connection | undefined }): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -185,7 +192,7 @@ class Room implements Broadcast, Flush.Flushable {
     const encodedAll = new Map<string, Uint8Array | undefined>()
     for (const member of this.members.keys()) {
       let bytes: Uint8Array | undefined
-      if (!selective && member instanceof FramedConnection && member.role === "server") {
+      if (!selective && member instanceof FramedConnection && member.role === "server" && !member.textOnly) {
         const key = member.encodeKey
         if (member.agreed.length === 0) bytes = all
         else if (key !== undefined) {
@@ -284,14 +291,15 @@ class Room implements Broadcast, Flush.Flushable {
     return bytes
   }
 
-  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed). */
+  /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed, of a draft). */
   private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
     for (const publication of publications) {
       const { except, frame, message } = publication
       if ((except as unknown) === member || !member.unsafeIsOpen()) continue
       if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
-        if (!(member instanceof FramedConnection) || member.role === "client") member.unsafeSend(message)
-        else if (member.agreed.length === 0) member.writeEncoded(frame)
+        if (!(member instanceof FramedConnection) || member.role === "client" || member.textOnly) {
+          member.unsafeSend(message)
+        } else if (member.agreed.length === 0) member.writeEncoded(frame)
         else if (!this.deliverEncoded(member, publication)) member.unsafeSend(message)
       } else if (this.slow === "drop") this.droppedCount++
       else {

@@ -17,11 +17,12 @@ import type * as Stream from "effect/Stream"
 import type { Slab } from "./engine/byteWriter.js"
 import * as CloseCode from "./engine/CloseCode.js"
 import type * as Extension from "./engine/Extension.js"
+import type { Version } from "./engine/Handshake.js"
 import type { ExtensionOffer } from "./engine/headerGrammar.js"
 import * as Limits from "./engine/Limits.js"
 import type { Role } from "./engine/Protocol.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
-import { FramedConnection, type Settings } from "./internal/FramedConnection.js"
+import { FramedConnection, type Opened, type Settings } from "./internal/FramedConnection.js"
 import { nextMaskKey } from "./internal/maskKeys.js"
 import type { Kind, Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
@@ -33,6 +34,22 @@ import {
   ProtocolError
 } from "./WebSocketError.js"
 
+export type {
+  /**
+   * A version that a server speaks only where it is switched on: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Draft,
+  /**
+   * The version of the protocol: `"13"` is RFC 6455, the others are drafts of it.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Version
+} from "./engine/Handshake.js"
 export type {
   /**
    * Which rules apply: a client masks what it sends, a server must not.
@@ -51,8 +68,16 @@ export type {
  */
 export interface Connection {
   readonly role: Role
+  /**
+   * The version of the protocol, `"13"` unless drafts were switched on. Connections of hixie-76 and hixie-75 carry text only (to
+   * send bytes is a defect, or closes a member of a Broadcast), have neither `ping` (a defect) nor heartbeat, and their close frames
+   * no code: `closed` has 1005.
+   */
+  readonly version: Version
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
+  /** What the server answered to the opening handshake, cookies among it; `undefined` at the server and where the platform hides it. */
+  readonly response: HandshakeResponse | undefined
   /** The extensions that were agreed on, in the order in which they transform what is sent. RFC 6455 §9. */
   readonly extensions: ReadonlyArray<ExtensionOffer>
 
@@ -138,6 +163,20 @@ export interface Connection {
 }
 
 /**
+ * The 101 that opened a connection.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HandshakeResponse {
+  readonly status: number
+  /** By lower-case name; several of one name joined by commas. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+  /** The values of `Set-Cookie`, for `Cookies.fromSetCookie` of `@effect/platform`. */
+  readonly setCookies: ReadonlyArray<string>
+}
+
+/**
  * Wishes for one message.
  *
  * @since 0.1.0
@@ -205,6 +244,8 @@ export interface Heartbeat {
 export interface MakeOptions extends Options {
   readonly role: Role
   readonly subprotocol?: string | undefined
+  /** Default `"13"`. The framing of `"8"` is the same. */
+  readonly version?: "13" | "8" | undefined
   /** What the opening handshake agreed on. Default: no extensions. */
   readonly extensions?: ReadonlyArray<Extension.Agreed> | undefined
 }
@@ -220,7 +261,9 @@ export interface MakeOptions extends Options {
  */
 export const make = (transport: Transport, options: MakeOptions): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.suspend(() =>
-    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, options.extensions)
+    fromSettings(transport, settings(options, { role: options.role }), options.subprotocol, options.extensions, {
+      version: options.version ?? "13"
+    })
   )
 
 /**
@@ -238,6 +281,13 @@ export interface PlatformOptions {
 }
 
 export type {
+  /**
+   * What the opening handshake agreed on about the protocol: an accepted request of `ServerHandshake` is one.
+   *
+   * @since 0.1.0
+   * @category advanced
+   */
+  Opened,
   /**
    * Options with all defaults applied, made by {@link settings}.
    *
@@ -273,7 +323,8 @@ export const settings = (options: Options, platform: PlatformOptions): Settings 
           schedule: options.heartbeat?.schedule
         },
   slab: platform.slab,
-  randomKey: platform.randomKey ?? nextMaskKey
+  randomKey: platform.randomKey ?? nextMaskKey,
+  deferEnd: true
 })
 
 const defaultCleanCloseCodes = [CloseCode.normal, CloseCode.goingAway, CloseCode.noCode]
@@ -288,10 +339,13 @@ export const fromSettings = (
   transport: Transport,
   settings: Settings,
   subprotocol: string | undefined,
-  extensions?: ReadonlyArray<Extension.Agreed>
+  extensions?: ReadonlyArray<Extension.Agreed>,
+  opened?: Opened
 ): Effect.Effect<Connection, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.clockWith((clock) => Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, extensions))),
+    Effect.clockWith((clock) =>
+      Effect.sync(() => unsafeStart(transport, settings, subprotocol, clock, extensions, opened))
+    ),
     leave
   )
 
@@ -308,12 +362,13 @@ export const unsafeStart = (
   settings: Settings,
   subprotocol: string | undefined,
   clock: Clock.Clock,
-  extensions: ReadonlyArray<Extension.Agreed> = noExtensions
+  extensions: ReadonlyArray<Extension.Agreed> = noExtensions,
+  opened?: Opened
 ): Connection => {
-  const connection = new FramedConnection(transport, settings, subprotocol, clock, extensions)
+  const connection = new FramedConnection(transport, settings, subprotocol, clock, extensions, opened)
   connection.start()
   const { heartbeat } = settings
-  if (heartbeat?.schedule !== undefined) {
+  if (heartbeat?.schedule !== undefined && !connection.textOnly) {
     connection.heartbeatFiber = Effect.runFork(
       Effect.withClock(connection.scheduledHeartbeat(heartbeat, heartbeat.schedule), clock)
     )
@@ -332,6 +387,54 @@ export const leave = (
   exit: Exit.Exit<unknown, unknown>,
   frame?: { readonly code: number; readonly reason?: string }
 ): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit, frame) : Effect.void)
+
+/**
+ * `runForEach` without a fiber: calls `onMessage` for every message as it comes, then `onEnd` once, with the failure if the end
+ * is one. Both may call what is `unsafe` of the connection and must not throw. There is no way to stop but to end the connection.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeForEach = (
+  self: Connection,
+  onMessage: (message: Message) => void,
+  onEnd: (failure: Failure | undefined) => void
+): void => {
+  if (self instanceof BaseConnection) self.unsafeForEach(onMessage, onEnd)
+}
+
+/**
+ * What {@link leave} begins, without waiting until the transport is gone (see {@link setOwner}).
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeLeave = (
+  self: Connection,
+  exit: Exit.Exit<unknown, unknown>,
+  frame?: { readonly code: number; readonly reason?: string }
+): void => {
+  if (self instanceof BaseConnection) self.unsafeLeave(exit, frame)
+}
+
+/**
+ * Calls `onInput` once, as soon as there is a message or the end. Nothing is taken; a consumer that begins before takes its place.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeAwaitInput = (self: Connection, onInput: () => void): void => {
+  if (self instanceof BaseConnection) self.unsafeAwaitInput(onInput)
+}
+
+/**
+ * How a connection without messages that wait has ended: `undefined` while it goes on.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export const unsafeEnd = (self: Connection): Exit.Exit<void, Failure> | undefined =>
+  self instanceof BaseConnection ? self.unsafeEnd() : undefined
 
 /**
  * How the messages of a connection fail, or sending does.
@@ -358,6 +461,12 @@ export const isFailure = (error: unknown): error is Failure =>
  */
 export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
   if (self instanceof BaseConnection) self.owner = owner
+}
+
+/** @internal */
+export const answeredWith = (self: Connection, response: HandshakeResponse): Connection => {
+  if (self instanceof BaseConnection) self.response = response
+  return self
 }
 
 /**

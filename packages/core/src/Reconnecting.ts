@@ -28,9 +28,10 @@ import { WebSocketClient } from "./internal/clientService.js"
 import * as Reconnector from "./internal/Reconnector.js"
 import * as Retry from "./internal/retry.js"
 import type { Message } from "./Message.js"
+import type { Resume } from "./Resume.js"
 import type { ConnectOptions } from "./WebSocketClient.js"
 import type { OnInvalid, TypedConnection, WebSocketContract } from "./WebSocketContract.js"
-import type { ConnectionError, HandshakeError, MessageError } from "./WebSocketError.js"
+import type { ConnectionError, HandshakeError, MessageError, ResumeGap } from "./WebSocketError.js"
 
 /**
  * What {@link reconnecting} gives. `E` is why it may stop.
@@ -208,7 +209,7 @@ export interface Options<E, R, EH, RH, ES, RS, EO, RO> extends Policy<E, R> {
  * @since 0.1.0
  * @category models
  */
-export type ContractOptions<P, U, H, In, Out, E, R, EU, RU, EQ, RQ, EH, RH, ES, RS, EO, RO> = Policy<E, R> &
+export type ContractOptions<P, U, H, In, Out, E, R, EU, RU, EQ, RQ, EH, RH, ES, RS, EO, RO, RR = never> = Policy<E, R> &
   ContractWhere<P, U, EU, RU, EQ, RQ> &
   ContractHeaders<H, EH, RH> & {
     /** Default: those of the contract. */
@@ -217,6 +218,17 @@ export type ContractOptions<P, U, H, In, Out, E, R, EU, RU, EQ, RQ, EH, RH, ES, 
     readonly onOpen?: ((socket: TypedConnection<Out, In>) => Effect.Effect<unknown, EO, RO>) | undefined
     /** What happens when a message of the server does not fit. Default `"close"`, which is final. */
     readonly onInvalid?: OnInvalid<Out, In> | undefined
+    /**
+     * Lets both ends continue after a drop; the server must have it too. `onOpen` then runs once for a session, not again when that
+     * goes on over another connection.
+     */
+    readonly resume?: Resume<RR> | undefined
+    /**
+     * What happens when a session could not be continued: runs before `onOpen` of the new one, within `onOpenTimeout`. Messages that
+     * came before may still wait for the consumer. Default: the client stops, `messages` fails with `ConnectionClosed` whose cause is the
+     * `ResumeGap`.
+     */
+    readonly onGap?: ((gap: ResumeGap) => Effect.Effect<unknown, EO, RO>) | undefined
   }
 
 /**
@@ -315,7 +327,8 @@ export const reconnecting: {
     ES = never,
     RS = never,
     EO = never,
-    RO = never
+    RO = never,
+    RR = never
   >(
     contract: WebSocketContract<P, U, H, In, Out, RC>,
     options: ContractOptions<
@@ -335,12 +348,13 @@ export const reconnecting: {
       ES,
       RS,
       EO,
-      RO
+      RO,
+      RR
     >
   ): Effect.Effect<
     Reconnecting<Out, In, HandshakeError | ConnectionError | MessageError | EU | EQ | EH | ES | EO>,
     never,
-    WebSocketClient | Scope.Scope | RC | R | RU | RQ | RH | RS | RO
+    WebSocketClient | Scope.Scope | RC | R | RU | RQ | RH | RS | RO | RR
   >
   <R = never, EU = never, RU = never, EH = never, RH = never, ES = never, RS = never, EO = never, RO = never>(
     url: Evaluated<string | URL, EU, RU>,
@@ -356,6 +370,7 @@ export const reconnecting: {
     const attempt = byUrl
       ? urlAttempt(target, options as AnyOptions)
       : contractAttempt(target, options as AnyContractOptions)
+    const { onGap, resume } = options as AnyContractOptions
     const { maxRetryAfter, onOpen, onOpenTimeout, outbox, resetAfter, retryable, schedule } = options as AnyOptions
     return Reconnector.start({
       client,
@@ -363,6 +378,8 @@ export const reconnecting: {
       connectOptions: connectOptions(options),
       onOpen: onOpen as ((socket: unknown) => Effect.Effect<unknown, unknown, any>) | undefined,
       onOpenMillis: Duration.toMillis(onOpenTimeout ?? "10 seconds"),
+      resume: resume?.client(connectOptions(options)),
+      onGap,
       schedule: schedule ?? defaultSchedule,
       resetAfterMillis: Duration.toMillis(resetAfter ?? "5 seconds"),
       maxRetryAfterMillis: Math.min(Duration.toMillis(maxRetryAfter ?? "1 hour"), longestSleepMillis),
@@ -385,6 +402,8 @@ type AnyContractOptions = Policy<any, any> & {
   readonly moreHeaders?: Headers.Input | undefined
   readonly subprotocols?: Evaluated<ReadonlyArray<string>, any, any> | undefined
   readonly onInvalid?: OnInvalid<any, any> | undefined
+  readonly resume?: Resume<any> | undefined
+  readonly onGap?: ((gap: ResumeGap) => Effect.Effect<unknown, any, any>) | undefined
 }
 
 /** What timers can wait (2^31 - 1 milliseconds). */
@@ -430,12 +449,14 @@ const connectOptions = (options: AnyOptions | AnyContractOptions): ConnectOption
     headers,
     maxRetryAfter,
     moreHeaders,
+    onGap,
     onInvalid,
     onOpen,
     onOpenTimeout,
     outbox,
     path,
     resetAfter,
+    resume,
     retryable,
     schedule,
     subprotocols,

@@ -82,6 +82,47 @@ export const fromEffect = <E1, R1, E2, R2, R3, R4>(options: {
     return transport
   })
 
+/** Bytes that may wait to leave on one side before the other is paused. */
+const joinHighWaterMark = 0x10000
+
+/**
+ * Passes bytes between two transports until both are gone, unread and unchanged: what a proxy does. Each side waits for the other
+ * when more than 64 KiB wait to leave there. The end of one direction is passed on, and so is the loss of a transport: the other is cut,
+ * and it fails with the {@link TransportError} if there was one. Interruption cuts both.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const join = (left: Transport, right: Transport): Effect.Effect<void, TransportError> =>
+  Effect.async((resume) => {
+    const open = new Set([left, right])
+    const ended = new Set<Transport>()
+    let failure: TransportError | undefined
+    const pass = (from: Transport, to: Transport): Listener => ({
+      onData: (chunk) => {
+        to.write([chunk])
+        if (to.bufferedBytes() >= joinHighWaterMark) from.pause()
+      },
+      onDrain: () => to.resume(),
+      onEnd: () => {
+        ended.add(from)
+        to.end()
+      },
+      onClose: (error) => {
+        open.delete(from)
+        failure ??= error
+        if (open.size === 0) return resume(failure === undefined ? Effect.void : Effect.fail(failure))
+        // Both directions have ended: what is left to write closes the other one by itself.
+        if (error !== undefined || !ended.has(from) || !ended.has(to)) to.abort()
+      }
+    })
+    left.open(pass(left, right))
+    right.open(pass(right, left))
+    return Effect.sync(() => {
+      for (const transport of open) transport.abort()
+    })
+  })
+
 class EffectTransport<R> implements Transport {
   private listener: Listener | undefined
   private outgoing: Array<Uint8Array> = []

@@ -4,13 +4,23 @@
  *
  * @since 0.1.0
  */
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
 import type * as Effect from "effect/Effect"
-import { globalValue } from "effect/GlobalValue"
+import * as FiberRefs from "effect/FiberRefs"
+import type * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
-import type { PlatformOptions } from "./Connection.js"
+import type { Draft } from "./Connection.js"
+import * as Connection from "./Connection.js"
+import type * as Extension from "./engine/Extension.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { Handled } from "./internal/handled.js"
+import { withRequestSpans } from "./internal/RequestSpan.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -21,13 +31,17 @@ import type { Transport } from "./Transport.js"
  */
 export interface UpgradeServer {
   /** How connections of this server are made. */
-  readonly platform: PlatformOptions
+  readonly platform: Connection.PlatformOptions
   /** Runs the fibers of connections, unless the application chose a scheduler itself. */
   readonly scheduler: Scheduler.Scheduler | undefined
   /** How long connections may take to end when the server or a route shuts down, in milliseconds. */
   readonly drainTimeoutMillis: number
+  /** Versions of the protocol besides 13 that routes speak which say nothing themselves. */
+  readonly drafts: ReadonlyArray<Draft>
   /** @internal */
   readonly connections: ConnectionSet
+  /** Whether no connection is let in any more. */
+  readonly isDraining: () => boolean
   /** Lets no connection in any more, closes all with 1001, and cuts what is left after the drain timeout. */
   readonly shutdown: Effect.Effect<void>
 }
@@ -39,16 +53,19 @@ export interface UpgradeServer {
  * @category constructors
  */
 export const makeServer = (options: {
-  readonly platform: PlatformOptions
+  readonly platform: Connection.PlatformOptions
   readonly scheduler?: Scheduler.Scheduler | undefined
   readonly drainTimeoutMillis: number
+  readonly drafts?: ReadonlyArray<Draft> | undefined
 }): UpgradeServer => {
   const connections = new ConnectionSet()
   return {
     platform: options.platform,
     scheduler: options.scheduler,
     drainTimeoutMillis: options.drainTimeoutMillis,
+    drafts: options.drafts ?? [],
     connections,
+    isDraining: () => connections.draining,
     shutdown: connections.shutdown(options.drainTimeoutMillis)
   }
 }
@@ -63,6 +80,36 @@ export const makeServer = (options: {
 export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Scheduler = BatchScheduler.make
 
 /**
+ * Runs `handler` over a transport whose opening handshake was accepted outside a router. When it ends, the connection closes: 1000 after
+ * success, 1001 after interruption (shutdown of `server`), 1011 after a failure, which is logged. A handler that goes on although
+ * its connection is gone and all messages are taken is interrupted after `handlerTimeoutMillis`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const start = <R>(
+  server: UpgradeServer,
+  options: {
+    readonly transport: Transport
+    readonly settings: Connection.Settings
+    readonly subprotocol: string | undefined
+    readonly extensions: ReadonlyArray<Extension.Agreed>
+    readonly runtime: Runtime.Runtime<R>
+    readonly handlerTimeoutMillis: number
+    /** With `"on input"` the handler costs no fiber before there is a message, or the end, for it to take. */
+    readonly begins: "on opening" | "on input"
+    readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+  }
+): void => {
+  const { extensions, handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
+  const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
+  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions)
+  const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
+  const scheduler = isStandard ? server.scheduler : undefined
+  new Handled(connection, server.connections, runtime, handlerTimeoutMillis, handler, scheduler).start(options.begins)
+}
+
+/**
  * One upgrade request that is not answered yet.
  *
  * @since 0.1.0
@@ -70,6 +117,8 @@ export const makeScheduler: (defer: (run: () => void) => void) => Scheduler.Sche
  */
 export interface UpgradeRequest {
   readonly server: UpgradeServer
+  /** Whether the request came over TLS, here or at a proxy before: the answers of hixie-76 and hixie-75 tell. */
+  readonly secure: boolean
   /**
    * A route decides now, perhaps for long: from here on a client that leaves should interrupt the request at once, whatever it sent
    * before. What it sent is still the transport's.
@@ -87,7 +136,34 @@ export interface UpgradeRequest {
   ) => Transport | undefined
 }
 
-const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object, UpgradeRequest>())
+/**
+ * Whether a request asks for a WebSocket: `GET` with `Upgrade: websocket`, of any version. Takes `HttpServerRequest`s and Node's
+ * `IncomingMessage`s. What else must be right the answer to the handshake says.
+ *
+ * @since 0.1.0
+ * @category refinements
+ */
+export const isWebSocket = (request: {
+  readonly method?: string | undefined
+  readonly headers: { readonly [name: string]: string | ReadonlyArray<string> | undefined }
+}): boolean => {
+  const { connection, upgrade } = request.headers
+  return request.method === "GET" && hasToken(connection, "upgrade") && hasToken(upgrade, "websocket")
+}
+
+/** RFC 6455 §4.2.1 items 3 and 4: tokens in a list, in any case. */
+const hasToken = (header: string | ReadonlyArray<string> | undefined, token: string): boolean =>
+  header !== undefined &&
+  String(header)
+    .split(",")
+    .some((entry) => entry.trim().toLowerCase() === token)
+
+// A property of the request, since a WeakMap with an entry per connection costs the collector more than the look-up saves.
+const registered = Symbol.for("@effect-ws/core/Upgrade")
+
+interface Upgradable {
+  [registered]?: UpgradeRequest
+}
 
 /**
  * Makes `source` (a platform's own request object) upgradable.
@@ -96,7 +172,7 @@ const requests = globalValue("@effect-ws/core/Upgrade", () => new WeakMap<object
  * @category registry
  */
 export const register = (source: object, request: UpgradeRequest): void => {
-  requests.set(source, request)
+  ;(source as Upgradable)[registered] = request
 }
 
 /**
@@ -106,4 +182,14 @@ export const register = (source: object, request: UpgradeRequest): void => {
  * @category registry
  */
 export const find = (request: HttpServerRequest.HttpServerRequest): UpgradeRequest | undefined =>
-  typeof request.source === "object" && request.source !== null ? requests.get(request.source) : undefined
+  typeof request.source === "object" && request.source !== null ? (request.source as Upgradable)[registered] : undefined
+
+/**
+ * A server whose spans of upgrade requests are cheap while nothing records them, that is with Effect's own tracer: what belongs
+ * into them is made when it is asked for. With any other tracer (OpenTelemetry) it is `server` as it is.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const withLazySpans = (server: HttpServer.HttpServer): HttpServer.HttpServer =>
+  withRequestSpans(server, (request) => find(request) !== undefined)

@@ -62,6 +62,8 @@ export interface ConnectOptions extends Connection.Options {
   readonly headers?: Headers.Input | undefined
   /** The `Origin` header. Default none, since only browsers must send it (RFC 6455 §4.1 item 8). */
   readonly origin?: string | undefined
+  /** The version of the protocol to ask for: 13 is RFC 6455 and the default, 8 what drafts 08 to 12 of it have. */
+  readonly version?: 13 | 8 | undefined
   /**
    * Extensions to offer, the ones wanted most first; see `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default:
    * none. `layerGlobal` leaves them to the platform. RFC 6455 §9.
@@ -199,9 +201,59 @@ export const fromDialer = (dialer: Dialer, platform: Omit<Connection.PlatformOpt
   connect: (url, options = {}) =>
     Effect.suspend(() => {
       const place = ClientTarget.place(url, options)
-      return place instanceof HandshakeError ? Effect.fail(place) : open(dialer, platform, place, options)
+      if (place instanceof HandshakeError) return Effect.fail(place)
+      const settings = Connection.settings(options, { ...platform, role: "client" })
+      const opened = { version: `${options.version ?? 13}` } as const
+      return open(dialer, place, options, (transport, { extensions, response, subprotocol }) =>
+        Effect.map(Connection.fromSettings(transport, settings, subprotocol, extensions, opened), (connection) =>
+          Connection.answeredWith(connection, response)
+        )
+      )
     })
 })
+
+/**
+ * What is left of an opening handshake that nobody speaks frames over yet.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Detached {
+  /** The bytes after the response's head. It is cut when the Scope closes. */
+  readonly transport: Transport
+  readonly subprotocol: string | undefined
+  readonly response: Connection.HandshakeResponse
+}
+
+/**
+ * Options of {@link detach}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachOptions extends Omit<ConnectOptions, keyof Connection.Options | "extensions"> {}
+
+/**
+ * Performs the opening handshake as {@link connect} does and gives the bytes away: to pass them on as they are (`Transport.join`), or
+ * for another implementation of frames. No extension is offered.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const detach = (
+  dialer: Dialer,
+  url: string | URL,
+  options: DetachOptions = {}
+): Effect.Effect<Detached, HandshakeError, Scope.Scope> =>
+  Effect.suspend(() => {
+    const place = ClientTarget.place(url, options)
+    if (place instanceof HandshakeError) return Effect.fail(place)
+    return open(dialer, place, options, (transport, { response, subprotocol }) =>
+      Effect.acquireRelease(Effect.succeed({ transport, subprotocol, response }), () =>
+        Effect.sync(() => transport.abort())
+      )
+    )
+  })
 
 /**
  * A connection over one transport that is there already, through the opening handshake for `url` (the host and path to ask for).
@@ -225,20 +277,17 @@ export const overTransport = (
     )
   )
 
-const open = (
+/** Opens; `use` takes over what was accepted, and does not fail. */
+const open = <A>(
   dialer: Dialer,
-  platform: Omit<Connection.PlatformOptions, "role">,
   first: ClientTarget.Place,
-  options: ConnectOptions
-): Effect.Effect<Connection.Connection, HandshakeError, Scope.Scope> => {
-  const settings = Connection.settings(options, { ...platform, role: "client" })
+  options: Omit<ConnectOptions, keyof Connection.Options>,
+  use: (transport: Transport, answer: Extract<Answer, { _tag: "Accepted" }>) => Effect.Effect<A, never, Scope.Scope>
+): Effect.Effect<A, HandshakeError, Scope.Scope> => {
   const millis = phaseMillis(options)
   const maxRedirects = options.followRedirects === true ? 10 : options.followRedirects || 0
   return Effect.uninterruptibleMask((restore) => {
-    const attempt = (
-      place: ClientTarget.Place,
-      redirects: number
-    ): Effect.Effect<Connection.Connection, HandshakeError, Scope.Scope> => {
+    const attempt = (place: ClientTarget.Place, redirects: number): Effect.Effect<A, HandshakeError, Scope.Scope> => {
       const request = ClientTarget.request(place, options, maxRedirects > 0)
       if (request instanceof HandshakeError) return Effect.fail(request)
       return Effect.flatMap(Effect.scope, (scope) =>
@@ -250,8 +299,7 @@ const open = (
               if (exit._tag === "Failure")
                 return Effect.zipRight(Scope.close(inner, exit), Effect.failCause(exit.cause))
               const { answer, transport } = exit.value
-              if (answer._tag === "Accepted")
-                return Connection.fromSettings(transport, settings, answer.subprotocol, answer.extensions)
+              if (answer._tag === "Accepted") return use(transport, answer)
               return Effect.zipRight(Scope.close(inner, exit), follow(place, answer, redirects))
             })
           )
@@ -262,7 +310,7 @@ const open = (
       place: ClientTarget.Place,
       answer: Extract<Answer, { _tag: "Redirect" }>,
       redirects: number
-    ): Effect.Effect<Connection.Connection, HandshakeError, Scope.Scope> => {
+    ): Effect.Effect<A, HandshakeError, Scope.Scope> => {
       const { headers, status } = answer
       const url = ClientTarget.shown(place.url)
       if (redirects >= maxRedirects) {
@@ -310,7 +358,7 @@ const withUrl = (error: HandshakeError, url: string): HandshakeError => {
   return new HandshakeError({ phase, reason, detail, url, status, headers, body, cause })
 }
 
-const phaseMillis = (options: ConnectOptions) => {
+const phaseMillis = (options: Pick<ConnectOptions, "phaseTimeouts" | "handshakeTimeout">) => {
   const { dial, proxy, response, tls } = options.phaseTimeouts ?? {}
   const millis = (timeout: Duration.DurationInput | undefined) =>
     Duration.toMillis(timeout ?? options.handshakeTimeout ?? "10 seconds")

@@ -70,6 +70,7 @@ export interface TypedConnection<In, Out> {
   /** The connection underneath. Messages that it takes are missing here. */
   readonly raw: Connection
   readonly role: Connection["role"]
+  readonly version: Connection["version"]
   /** The negotiated subprotocol, if any. */
   readonly subprotocol: string | undefined
 

@@ -7,7 +7,9 @@
  *     ProtocolError       the peer broke a rule of RFC 6455
  *     HeartbeatTimeout    the peer stopped answering
  *     MessageError        a message does not fit its contract, with the field
-    TransportError      what the network said (the cause of the others)
+ *     ResumeGap           a resumable session could not be continued (the cause of a ConnectionClosed)
+ *     ResumeViolation     the peer broke a rule of resumable sessions (the cause of a ConnectionClosed)
+ *     TransportError      what the network said (the cause of the others)
  *
  * Breaking a rule that the types could not express (a close code of 1005, a ping of 200 bytes) is a defect.
  *
@@ -70,7 +72,7 @@ export class TransportError extends Data.TaggedError("TransportError")<{
  */
 export class ConnectionClosed extends Data.TaggedError("ConnectionClosed")<{
   readonly info: CloseInfo
-  readonly cause?: TransportError | undefined
+  readonly cause?: TransportError | ResumeGap | ResumeViolation | undefined
 }> {
   /** @since 0.1.0 */
   get code(): number {
@@ -195,6 +197,50 @@ export class MessageError extends Data.TaggedError("MessageError")<{
 }
 
 const messageErrorCodes = { Kind: 1003, Undecodable: 1007, Mismatch: 1008, Unencodable: 1011 } as const
+
+/**
+ * A resumable session ended before all was delivered, so that messages may be missing. It is the `cause` of the
+ * `ConnectionClosed` (code 1006) with which the connection ends, and what `onGap` gets.
+ *
+ * - `Expired`: no transport came back within `ttl` (server);
+ * - `Evicted`: more than `maxDetached` sessions had no transport, and this was the oldest (server);
+ * - `Overflow`: a store gave up messages that the other end had not got (both ends);
+ * - `Unknown`: the server does not know the session: expired, evicted, restarted without its store, of another route or owner (client);
+ * - `Ended`: the server ended the session before it had taken all that was sent (client);
+ * - `Store`: what a `KeyValueStore` kept of the session can't be read or written (both).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ResumeGap extends Data.TaggedError("ResumeGap")<{
+  readonly reason: "Expired" | "Evicted" | "Overflow" | "Unknown" | "Ended" | "Store"
+  /** Messages that were received in this session. */
+  readonly received: number
+  /** Messages that were sent in this session. */
+  readonly sent: number
+  /** Those of them, still encoded, that the store had and the peer did not acknowledge: they may or may not have been taken. */
+  readonly unacknowledged: ReadonlyArray<string | Uint8Array>
+}> {
+  /** @since 0.1.0 */
+  override get message(): string {
+    return `the session can't be continued (${this.reason}): ${this.unacknowledged.length} messages were not acknowledged`
+  }
+}
+
+/**
+ * The peer sent what is no frame of a resumable session, or not in this place. It was told so with 1002.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ResumeViolation extends Data.TaggedError("ResumeViolation")<{
+  readonly detail: string
+}> {
+  /** @since 0.1.0 */
+  override get message(): string {
+    return `not the protocol of resumable sessions: ${this.detail}`
+  }
+}
 
 /**
  * How `messages` and `take` fail: the end of the conversation, a broken rule, a dead peer.

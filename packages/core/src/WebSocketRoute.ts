@@ -12,7 +12,7 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
@@ -25,8 +25,9 @@ import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
@@ -39,12 +40,16 @@ import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
 import * as Handshake from "./engine/Handshake.js"
-import { formatExtensions } from "./engine/headerGrammar.js"
+import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
+import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
+import { RequestSpan } from "./internal/RequestSpan.js"
+import * as TakeOver from "./internal/takeOver.js"
 import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
+import type { Resume } from "./Resume.js"
+import type { Transport } from "./Transport.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
 import { MessageError } from "./WebSocketError.js"
@@ -152,6 +157,15 @@ export type AcceptedValue<T> = T extends HttpServerResponse.HttpServerResponse
 export type OriginPolicy = Handshake.OriginPolicy
 
 /**
+ * Supported subprotocols, best first, or what chooses among those that the client offers (in its order; not called when it offers
+ * none). What the client did not offer is not agreed (RFC 6455 §4.2.2 item 5).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type SubprotocolChoice = TakeOver.SubprotocolChoice
+
+/**
  * What of a handler's failures `onError` is asked about: all but the end of the connection and messages that do not fit a contract,
  * which have close frames already.
  *
@@ -173,8 +187,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly urlParams?: Schema.Schema<U, any, RS> | undefined
   /** Decodes the headers (lower-case names); a mismatch is answered with 400. Default: all headers. */
   readonly headers?: Schema.Schema<H, any, RS> | undefined
-  /** Supported subprotocols, best first; the first that the client offers too is agreed. Default: none. */
-  readonly subprotocols?: ReadonlyArray<string> | undefined
+  /**
+   * Supported subprotocols, best first; the first that the client offers too is agreed. Or a function that chooses one of those offered.
+   * Default: none.
+   */
+  readonly subprotocols?: SubprotocolChoice | undefined
   /**
    * Extensions that the route agrees to when a client offers them, in the order in which they transform what is sent; see
    * `Engine.Extension`, and `PermessageDeflate` of `@effect-ws/node`. Default: none. RFC 6455 §9.
@@ -182,6 +199,11 @@ export interface Options<P, U, H, AE, E, RS> extends Connection.Options {
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. RFC 6455 §10.2. */
   readonly origins?: OriginPolicy | undefined
+  /**
+   * Versions of the protocol besides 13 that are spoken here, chosen by the request's headers: `"8"`, `"hixie-76"`, `"hixie-75"`.
+   * Default: those of the server, which are none unless it says so.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** Headers that every 101 of this route carries; see {@link accept} for such of one request. */
   readonly responseHeaders?: Headers.Input | undefined
   /**
@@ -241,9 +263,11 @@ export const layer = <
   | HttpLayerRouter.HttpRouter
   | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
   | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
-> =>
+> => serve(path, () => new Route(options, handler, "on opening"))
+
+const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
-    const route = new Route(options, handler)
+    const route = makeRoute()
     return Effect.zipRight(
       Effect.addFinalizer(() => route.shutdown),
       router.add("GET", path, route.respond)
@@ -251,8 +275,9 @@ export const layer = <
   }) as Layer.Layer<never, never, any>
 
 /**
- * {@link layer} for handlers that look at one message after the other: one loop in one fiber, without a Stream's cost per wake-up
- * and with the least memory per connection. `handler` may give nothing when all was done at once.
+ * {@link layer} for handlers that look at one message after the other: one loop in one fiber, which starts with the first
+ * message, without a Stream's cost per wake-up and with the least memory per connection. `handler` may give nothing when all was
+ * done at once.
  *
  * @since 0.1.0
  * @category layers
@@ -274,9 +299,15 @@ export const each = <
     socket: Connection.Connection,
     request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
   ) => Effect.Effect<unknown, E, R> | void
-) =>
-  layer(path, options as Options<P, U, H, AE, E | Connection.Failure, RS>, (socket, request) =>
-    socket.runForEach((message) => handler(message, socket, request))
+): Layer.Layer<never, never, RouteRequirements<R | Effect.Effect.Context<AE> | RS, Effect.Effect.Error<AE>>> =>
+  serve(
+    path,
+    () =>
+      new Route(
+        options,
+        (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
+        "on input"
+      )
   )
 
 /**
@@ -306,7 +337,67 @@ export const upgrade = <
   HttpServerResponse.HttpServerResponse,
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+> => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+
+// ---- without a connection ----------------------------------------------------------------------------------------------
+
+/**
+ * Options of {@link detach}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DetachOptions {
+  /** Default: none. */
+  readonly subprotocols?: SubprotocolChoice | undefined
+  /** Which pages may connect; others get 403. Default `"same"`. */
+  readonly origins?: OriginPolicy | undefined
+  /** More headers of the 101; the handshake's own are a defect. */
+  readonly responseHeaders?: Readonly<Record<string, string>> | undefined
+}
+
+/**
+ * What is left of a request after the 101: the bytes both ways.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Detached {
+  /** Unread bytes included. It is cut when the Scope closes. */
+  readonly transport: Transport
+  readonly subprotocol: string | undefined
+}
+
+/**
+ * Accepts the opening handshake of the current request and gives the bytes away: frames are the caller's to read and write, or
+ * to pass on as they are (`Transport.join`). The 101 is sent at once, so middleware that changes responses does not reach it, and
+ * what the handler responds afterwards is ignored.
+ *
+ * Fails with the response for a request that can't be accepted, which the router sends. No extension is agreed.
+ *
+ * @example
+ * import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
+ * import { Connection, WebSocketRoute } from "@effect-ws/core"
+ * import { Effect } from "effect"
+ *
+ * const Raw = HttpLayerRouter.add("GET", "/raw", Effect.gen(function*() {
+ *   const { transport } = yield* WebSocketRoute.detach()
+ *   const socket = yield* Connection.make(transport, { role: "server" })
+ *   yield* socket.runForEach(socket.send)
+ *   return HttpServerResponse.empty()
+ * }))
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const detach = (
+  options: DetachOptions = {}
+): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
+      Effect.sync(() => transport.abort())
+    )
+  )
 
 // ---- contracts ---------------------------------------------------------------------------------------------------------
 
@@ -347,10 +438,10 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
    * The route as a Layer, like {@link layer}. The services of a handler are required per request; an Effect that gives the
    * handler runs once, when the Layer is built, and its services are the Layer's.
    */
-  readonly toLayer: <E, RX, EX = never, RB = never>(
+  readonly toLayer: <E, RX, EX = never, RB = never, RR = never>(
     handler: Handler<P, U, H, In, Out, A, E, RX> | Effect.Effect<Handler<P, U, H, In, Out, A, E, RX>, EX, RB>,
-    options?: HandlerOptions<E>
-  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RouteRequirements<RX | RA | R, EA>>
+    options?: LayerOptions<P, U, H, A, E, RR>
+  ) => Layer.Layer<never, EX, Exclude<RB, Scope.Scope> | RR | RouteRequirements<RX | RA | R, EA>>
   /**
    * The route for `handleRaw` of an `HttpApi` endpoint that `WebSocketApi.endpoint` made of this contract. The endpoint has decoded the
    * request; what `accept` fails with must be among the endpoint's errors. Make it once, not per request.
@@ -376,6 +467,26 @@ export interface WebSocketRoute<P, U, H, In, Out, R, A, EA, RA>
  * @category models
  */
 export interface HandlerOptions<E> extends Pick<Options<never, never, never, never, E, never>, "onError"> {}
+
+/**
+ * Options of a contract's Layer.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LayerOptions<P, U, H, A, E, RR> extends HandlerOptions<E> {
+  /**
+   * Lets connections continue after a drop: the handler sees one, over as many as its client makes. The client must have it too; others
+   * are closed with 1002, or with 1008 if they say nothing. The request that a handler gets, and its Scope, are those of the
+   * first connection.
+   */
+  readonly resume?: Resume<RR> | undefined
+  /**
+   * Whose session it is: another owner's is not continued. `accept` is asked for each connection, but a session goes on with
+   * what it gave for the first, so say here who the user is. A session belongs to its path anyway.
+   */
+  readonly sessionOwner?: ((request: Accepted<P, U, H, A>) => string) | undefined
+}
 
 /**
  * What an endpoint of `HttpApi` has decoded.
@@ -469,7 +580,9 @@ export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Eff
   type A = AcceptedValue<Effect.Effect.Success<AE>>
   type AnyTyped = Handler<P, U, H, In, Out, A, any, any>
   const { accept, onInvalid } = options
-  const serve = (handler: AnyTyped, extra?: HandlerOptions<any>) =>
+  type Extra = LayerOptions<P, U, H, A, any, any>
+  type PlainHandler = (socket: Connection.Connection, request: Accepted<P, U, H, A>) => Effect.Effect<unknown, any, any>
+  const plain = (handler: PlainHandler, extra?: Extra) =>
     layer(
       contract.path,
       {
@@ -480,9 +593,23 @@ export const implement = <P, U, H, In, Out, R, AE extends AnyEffect = Effect.Eff
         subprotocols: contract.subprotocols,
         onError: extra?.onError
       },
-      (socket, request: Accepted<P, U, H, A>) =>
-        Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
+      handler
     )
+  const serve = (handler: AnyTyped, extra?: Extra): Layer.Layer<never, any, any> => {
+    const typed: PlainHandler = (socket, request) =>
+      Effect.flatMap(contract.server(socket, onInvalid), (typed) => handler(typed, request))
+    if (extra?.resume === undefined) return plain(typed, extra)
+    const { resume, sessionOwner } = extra
+    return Layer.unwrapScoped(
+      Effect.map(resume.server(options), (sessions) =>
+        plain((socket, request) => {
+          const place = request.request.originalUrl.replace(/[?#].*$/s, "")
+          const binding = JSON.stringify([contract.path, place, sessionOwner?.(request) ?? ""])
+          return sessions.serve(socket, binding, (connection) => typed(connection, request))
+        }, extra)
+      )
+    )
+  }
   const toHandler = (handler: AnyTyped, extra?: HandlerOptions<any>) => {
     const all: AnyOptions = {
       ...options,
@@ -541,13 +668,16 @@ type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
+/** When the handler's fiber starts. A handler that only looks at messages needs none before the first, and often no other one. */
+type Start = "on opening" | "on input"
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
 class Route {
-  private readonly connections = new ConnectionSet()
+  readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   private readonly plain: boolean
+  private readonly responseHeaders: Headers.Headers | undefined
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -555,9 +685,12 @@ class Route {
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly handler: AnyHandler
+    private readonly handler: AnyHandler,
+    readonly start: Start
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
+    const { responseHeaders } = options
+    this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -575,13 +708,14 @@ class Route {
   readonly respond: Responding = Effect.withFiberRuntime((fiber) => {
     const context = fiber.currentContext
     const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
-    const check = Handshake.checkRequest({
+    const upgrade = Upgrade.find(request)
+    const check = ServerHandshake.checkRequest({
       method: request.method,
       httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
-      headers: request.headers
+      headers: request.headers,
+      drafts: this.options.drafts ?? upgrade?.server.drafts
     })
     if (check._tag === "Rejected") return reject(check.status, check.body, check.headers)
-    const upgrade = Upgrade.find(request)
     if (upgrade === undefined) return cannotUpgrade
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
@@ -603,7 +737,7 @@ class Route {
   private decide(
     request: HttpServerRequest.HttpServerRequest,
     context: Context.Context<never>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest
   ): Responding {
     const { options } = this
@@ -629,7 +763,7 @@ class Route {
   /** The 101, and what happens when it is sent. */
   private agree(
     fiber: Fiber.RuntimeFiber<any, any>,
-    check: Handshake.AcceptedRequest,
+    check: ServerHandshake.AcceptedRequest,
     upgrade: Upgrade.UpgradeRequest,
     subject: RouteRequest<any, any, any>,
     answer?: unknown
@@ -638,26 +772,25 @@ class Route {
     const chosen = extras?.subprotocol
     const subprotocol =
       chosen === undefined
-        ? Handshake.selectSubprotocol(check.subprotocols, this.options.subprotocols ?? [])
+        ? TakeOver.chooseSubprotocol(check.subprotocols, this.options.subprotocols, subject.request)
         : check.subprotocols.includes(chosen)
           ? chosen
           : undefined
-    const headers: Record<string, string> = {
-      upgrade: "websocket",
-      connection: "Upgrade",
-      "sec-websocket-accept": Handshake.acceptKey(check.key)
-    }
-    if (subprotocol !== undefined) headers["sec-websocket-protocol"] = subprotocol
     const extensions = Extension.negotiate(this.extensions, check.extensions)
-    if (extensions.length > 0) {
-      const text = formatExtensions(extensions)
-      if (text === undefined) return Effect.dieMessage("an extension answered with a parameter that is no token")
-      headers["sec-websocket-extensions"] = text
-    }
-    let response = HttpServerResponse.empty({ status: 101, headers: this.options.responseHeaders })
-    if (extras?.headers !== undefined) response = HttpServerResponse.setHeaders(response, extras.headers)
-    response = HttpServerResponse.setHeaders(response, headers)
-    if (extras?.cookies !== undefined) response = HttpServerResponse.mergeCookies(response, extras.cookies)
+    const entries = ServerHandshake.responseHeaders(check, {
+      subprotocol,
+      extensions,
+      target: subject.request.originalUrl,
+      secure: upgrade.secure
+    })
+    if ("_tag" in entries) return Effect.dieMessage(`${entries.field}: ${entries.message}`)
+    const own: Record<string, string> = {}
+    for (const [name, value] of entries) own[name.toLowerCase()] = value
+    const headers =
+      this.responseHeaders === undefined && extras?.headers === undefined
+        ? own
+        : { ...this.responseHeaders, ...Headers.fromInput(extras?.headers), ...own }
+    const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
       accepted: extras === undefined ? answer : extras.value,
@@ -669,7 +802,7 @@ class Route {
       HttpApp.appendPreResponseHandler((outer, final) =>
         // A middleware may have replaced the 101 by an ordinary response.
         final.status === 101
-          ? this.begin(upgrade, outer, final, accepted, extensions, context, refs)
+          ? this.begin(upgrade, outer, final, check, accepted, extensions, context, refs)
           : Effect.succeed(final)
       ),
       response
@@ -680,13 +813,14 @@ class Route {
     upgrade: Upgrade.UpgradeRequest,
     request: HttpServerRequest.HttpServerRequest,
     response: HttpServerResponse.HttpServerResponse,
+    check: ServerHandshake.AcceptedRequest,
     accepted: Accepted<any, any, any, any>,
     extensions: ReadonlyArray<Extension.Agreed>,
     context: Context.Context<never>,
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
     return Effect.clockWith((clock) => {
-      const head = Handshake.formatResponse(101, "Switching Protocols", responseEntries(response))
+      const head = ServerHandshake.formatHead(check, responseEntries(response))
       if (typeof head !== "string") {
         return Effect.fail(
           new HttpServerError.ResponseError({
@@ -713,17 +847,16 @@ class Route {
         this.settingsOf(server.platform),
         accepted.subprotocol,
         clock,
-        extensions
+        extensions,
+        check
       )
-      new Handling(connection, runtime, scope, this, [this.connections, server.connections], clock).start(
-        this.handle(connection, accepted),
-        FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      )
+      const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
+      new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()
       return Effect.succeed(response)
     })
   }
 
-  private handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
+  handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
     try {
       return this.handler(connection, accepted)
     } catch (defect) {
@@ -740,37 +873,65 @@ class Route {
   }
 }
 
-/** One accepted connection and the fiber that handles it, until nothing is left of either. */
+/** One accepted connection and what handles it, until nothing is left of either. */
 class Handling implements Entry {
-  fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  /** How the handler ended. */
+  private exit: Exit.Exit<unknown, unknown> | undefined
+  /** Whether the connection was told so, or nothing was left of it to tell. */
+  private hasLeft = false
+  /** Whether nothing is left of the connection. */
+  private isGone = false
   private watchdog: Timers.Timer | undefined
 
   constructor(
-    readonly connection: Connection.Connection,
+    public connection: Connection.Connection,
+    private readonly accepted: Accepted<any, any, any, any>,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
-    private readonly sets: ReadonlyArray<ConnectionSet>,
-    private readonly clock: Clock.Clock
+    private readonly serverConnections: ConnectionSet,
+    private readonly clock: Clock.Clock,
+    private readonly scheduler: Scheduler.Scheduler | undefined
   ) {}
 
-  start(handler: Effect.Effect<unknown, unknown, any>, scheduler: Scheduler.Scheduler | undefined): void {
-    for (const set of this.sets) set.add(this)
+  start(): void {
+    this.route.connections.add(this)
+    this.serverConnections.add(this)
     Connection.setOwner(this.connection, this)
-    const options = scheduler === undefined ? { immediate: true } : { immediate: true, scheduler }
-    this.fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(handler, options)
-    this.fiber.addObserver((exit) => {
-      if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-      Runtime.runFork(this.runtime)(this.finish(exit), { immediate: true }).addObserver(() => {
-        for (const set of this.sets) set.delete(this)
-      })
-    })
+    if (this.route.start === "on opening") this.fork(true)
+    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
+  }
+
+  private onInput(): void {
+    // Interrupted before it.
+    if (this.exit !== undefined) return
+    const end = Connection.unsafeEnd(this.connection)
+    if (end === undefined) this.fork(false)
+    else this.handlerEnded(end)
+  }
+
+  private fork(immediate: boolean): void {
+    const { accepted, connection, scheduler } = this
+    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
+      this.route.handle(connection, accepted),
+      scheduler === undefined ? { immediate } : { immediate, scheduler }
+    )
+    this.fiber = fiber
+    fiber.addObserver((exit) => this.handlerEnded(exit))
+  }
+
+  interrupt(): void {
+    if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
+    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
   }
 
   /** A handler that goes on without its connection does so for a while, then it is interrupted. */
   connectionGone(): void {
+    this.isGone = true
+    if (this.hasLeft) return this.release()
     const { fiber } = this
-    if (fiber === undefined || fiber.unsafePoll() !== null) return
+    if (fiber === undefined || this.exit !== undefined) return
     const timers = Timers.of(this.clock)
     const timer = new Timers.Timer(() => {
       if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
@@ -780,15 +941,40 @@ class Handling implements Entry {
     timers.set(timer, this.route.handlerTimeoutMillis)
   }
 
-  /** The handler has ended: says why if it failed, closes the connection, then the request's Scope. */
-  private finish(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const leave = (frame?: CloseFrame) =>
-      Effect.zipRight(Connection.leave(this.connection, exit, frame), Scope.close(this.scope, exit))
-    return Effect.uninterruptible(
-      exit._tag === "Failure" && !Cause.isInterruptedOnly(exit.cause)
-        ? Effect.flatMap(this.explain(exit.cause), leave)
-        : leave()
+  /** The handler's connection spans others, of which the one that was accepted is the first. */
+  adopt(connection: Connection.Connection): void {
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    this.connection = connection
+    this.isGone = false
+    Connection.setOwner(connection, this)
+  }
+
+  /** Says why if the handler failed, then closes the connection. */
+  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
+    this.exit = exit
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
+    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
+      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
     )
+  }
+
+  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
+    this.hasLeft = true
+    if (this.isGone) return this.release()
+    Connection.unsafeLeave(this.connection, exit, frame)
+  }
+
+  /** Closes the request's Scope, the last that is left. */
+  private release(): void {
+    const close = closeScope(this.scope, this.exit ?? Exit.void)
+    if (close === undefined) this.forget()
+    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.forget())
+  }
+
+  private forget(): void {
+    this.route.connections.delete(this)
+    this.serverConnections.delete(this)
   }
 
   /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
@@ -852,7 +1038,8 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
 /** The request's span has ended; what the connection keeps of it is its identity, not its attributes. */
 const withoutSpanAttributes = (context: Context.Context<never>): Context.Context<never> => {
   const span = context.unsafeMap.get(Tracer.ParentSpan.key) as Tracer.AnySpan | undefined
-  return span?._tag === "Span"
+  // A span that makes them when it is asked for keeps none, and has no need of a copy of the context.
+  return span?._tag === "Span" && !(span instanceof RequestSpan)
     ? Context.add(
         context,
         Tracer.ParentSpan,

@@ -4,10 +4,14 @@
  * @since 0.1.0
  */
 export * as Broadcast from "./Broadcast.js"
+export * as ClientAddress from "./ClientAddress.js"
 export * as Connection from "./Connection.js"
+export * as Connections from "./Connections.js"
 export * as Message from "./Message.js"
 export * as MessagePack from "./MessagePack.js"
+export * as PlatformSocket from "./PlatformSocket.js"
 export * as Reconnecting from "./Reconnecting.js"
+export * as Resume from "./Resume.js"
 export * as TestTransport from "./TestTransport.js"
 export * as Transport from "./Transport.js"
 export * as Upgrade from "./Upgrade.js"

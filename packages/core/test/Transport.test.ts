@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Connection, Transport, type WebSocketError } from "@effect-ws/core"
+import { Connection, TestTransport, Transport, type WebSocketError } from "@effect-ws/core"
 import { Chunk, Deferred, Effect, Exit, Fiber, Queue, Ref, Scope, Stream } from "effect"
 import { connectionContract, failureOf } from "./contract/connectionContract.js"
 
@@ -213,6 +213,81 @@ describe("fromEffect", () => {
       assert.notInclude(yield* log, "end")
       yield* settle
       assert.deepStrictEqual(recorder.events, ["close"])
+    })
+  )
+})
+
+describe("join", () => {
+  /** Two lines with a proxy between them. */
+  const joined = Effect.gen(function* () {
+    const [a, left] = yield* TestTransport.pair()
+    const [b, right] = yield* TestTransport.pair()
+    const joining = yield* Effect.fork(Transport.join(left, right))
+    const [heardA, heardB] = [new Recorder(), new Recorder()]
+    a.open(heardA)
+    b.open(heardB)
+    yield* settle
+    return { a, b, heardA, heardB, left, right, joining }
+  })
+
+  /** Without when it drained. */
+  const told = ({ events }: Recorder) => events.filter((event) => event !== "drain")
+
+  it.effect("passes bytes and the end of each direction, and ends with both", () =>
+    Effect.gen(function* () {
+      const { a, b, heardA, heardB, joining } = yield* joined
+      a.write([Uint8Array.of(1, 2)])
+      b.write([Uint8Array.of(3)])
+      yield* settle
+      a.end()
+      yield* settle
+      assert.deepStrictEqual([told(heardA), told(heardB)], [["data 3"], ["data 1,2", "end"]])
+      // One direction is open still
+      b.write([Uint8Array.of(4)])
+      yield* settle
+      b.end()
+      yield* Fiber.join(joining)
+      yield* settle
+      assert.deepStrictEqual(told(heardA), ["data 3", "data 4", "end", "close"])
+      assert.deepStrictEqual(told(heardB), ["data 1,2", "end", "close"])
+    })
+  )
+
+  it.effect("a side that is lost cuts the other one, and is the failure", () =>
+    Effect.gen(function* () {
+      const { a, heardB, joining } = yield* joined
+      yield* a.cut
+      assert.strictEqual((yield* failureOf(Fiber.join(joining)))._tag, "TransportError")
+      yield* settle
+      assert.strictEqual(heardB.events.at(-1), "close")
+    })
+  )
+
+  it.effect("interruption cuts both", () =>
+    Effect.gen(function* () {
+      const { heardA, heardB, joining } = yield* joined
+      yield* Fiber.interrupt(joining)
+      yield* settle
+      assert.deepStrictEqual([heardA.events.at(-1), heardB.events.at(-1)], ["close", "close"])
+    })
+  )
+
+  it.effect("a side that does not take its bytes makes the other wait", () =>
+    Effect.gen(function* () {
+      const { a, heardB, right } = yield* joined
+      yield* right.stall
+      for (let i = 0; i < 10; i++) {
+        a.write([new Uint8Array(0x8000)])
+        yield* settle
+      }
+      assert.isBelow(right.bufferedBytes(), 0x20000)
+      assert.isAbove(a.bufferedBytes(), 0)
+      assert.deepStrictEqual(heardB.events, [])
+      yield* right.flow
+      yield* settle
+      yield* settle
+      assert.strictEqual(heardB.events.length, 10)
+      assert.strictEqual(a.bufferedBytes(), 0)
     })
   )
 })

@@ -52,9 +52,13 @@ export interface EventBroadcast {
    * The events from now on; after a last event ID of the log, those that followed it first. Where the log cannot tell all
    * of them, a gap event comes before those it holds. Policy and allowance of slow readers are those of the response; any
    * other consumer fails with `SubscriberOverflow` when more than `capacity` events wait.
+   *
+   * `first` is what who begins is sent before all else: the state that the events change, for instance. It is run when the
+   * subscription is made, so that nothing falls between the two; not for a last event ID that the log is asked about.
    */
   readonly subscribe: (
-    lastEventId?: string
+    lastEventId?: string,
+    options?: { readonly first?: Effect.Effect<ReadonlyArray<ServerSentEvent.Outgoing>> | undefined }
   ) => Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError>
   /** How many are subscribed. */
   readonly subscribers: Effect.Effect<number>
@@ -83,6 +87,9 @@ interface Item {
   readonly value: ServerSentEvent.Outgoing
   readonly text: string
 }
+
+/** What comes before what is published. */
+type Beginning = Effect.Effect<ReadonlyArray<ServerSentEvent.Outgoing>, EventLogError>
 
 /** Who takes what is published. */
 interface Member {
@@ -167,26 +174,24 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         return Effect.zipRight(semaphore.withPermits(1)(Effect.uninterruptible(append)), unblocked)
       })
 
-    /** What a subscriber is sent first. */
-    const missed = (lastEventId: string): Effect.Effect<ReadonlyArray<Item>, EventLogError> =>
+    /** What a subscriber is sent before what is published from now on; undefined: nothing. */
+    const beginning = (
+      lastEventId: string,
+      first: Effect.Effect<ReadonlyArray<ServerSentEvent.Outgoing>> | undefined
+    ): Beginning | undefined =>
       log === undefined || lastEventId === ""
-        ? Effect.succeed([])
-        : Effect.map(log.since(lastEventId), (since) => {
-            const events =
-              since._tag === "Rest"
-                ? since.events
-                : [ServerSentEvent.make({ event: "gap", ...gap(lastEventId), id: since.id }), ...since.events]
-            return events.flatMap((value) => {
-              const text = Codec.encode(value)
-              return typeof text === "string" ? [{ value, text }] : []
-            })
-          })
+        ? first
+        : Effect.map(log.since(lastEventId), (since) =>
+            since._tag === "Rest"
+              ? since.events
+              : [ServerSentEvent.make({ event: "gap", ...gap(lastEventId), id: since.id }), ...since.events]
+          )
 
     /**
-     * Joins, and answers what was missed. What is published meanwhile is held, and comes after it, without what it has
+     * Joins, and answers what comes first. What is published meanwhile is held, and comes after it, without what it has
      * already. From `live` on items are delivered.
      */
-    const join = (lastEventId: string, live: Member) => {
+    const join = (first: Beginning, live: Member) => {
       let held: Array<Item> | undefined = []
       let overflowed = false
       const member: Member = {
@@ -199,16 +204,22 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         onDrain: live.onDrain
       }
       members.add(member)
-      const start = Effect.flatMap(missed(lastEventId), (first) =>
-        Effect.suspend(() => {
-          if (overflowed) return new SubscriberOverflow({ capacity })
-          const last = first.at(-1)?.value
-          const known =
-            last?._tag === "Event" ? held!.findIndex(({ value }) => value._tag === "Event" && value.id === last.id) : -1
-          const items = [...first, ...held!.slice(known + 1)]
-          held = undefined
-          return Effect.succeed(items)
-        })
+      const start = Effect.flatMap(
+        Effect.flatMap(
+          first,
+          Effect.forEach((value) => itemOf(value))
+        ),
+        (items) =>
+          Effect.suspend(() => {
+            if (overflowed) return new SubscriberOverflow({ capacity })
+            const last = items.at(-1)?.value
+            const id = last?._tag === "Event" ? last.id : undefined
+            const known =
+              id === undefined ? -1 : held!.findIndex(({ value }) => value._tag === "Event" && value.id === id)
+            const whole = [...items, ...held!.slice(known + 1)]
+            held = undefined
+            return Effect.succeed(whole)
+          })
       )
       return { member, start }
     }
@@ -223,17 +234,17 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
 
     /** For responses: no fiber, no Channel. */
     const direct =
-      (lastEventId: string): Direct.Subscribe<SubscriberOverflow | EventLogError> =>
+      (first: Beginning | undefined): Direct.Subscribe<SubscriberOverflow | EventLogError> =>
       (subscriber) => {
         const live: Member = {
           deliver: (items, joined) => subscriber.offer(joined(), items.length),
           onDrain: (resume) => subscriber.outlet.onDrain(resume)
         }
-        if (log === undefined || lastEventId === "") {
+        if (first === undefined) {
           members.add(live)
-          return { run: Direct.forever, leave: () => leave(live) }
+          return { run: undefined, leave: () => leave(live) }
         }
-        const { member, start } = join(lastEventId, live)
+        const { member, start } = join(first, live)
         return {
           run: Effect.flatMap(start, (items) => {
             if (items.length > 0) subscriber.offer(wire(textOf(items)), items.length)
@@ -243,61 +254,96 @@ export const make = (options: Options = {}): Effect.Effect<EventBroadcast> =>
         }
       }
 
-    /** For consumers that are not responses. */
-    const stream = (lastEventId: string): Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError> =>
-      Stream.unwrapScoped(
-        Effect.gen(function* () {
-          let queue: Array<ServerSentEvent.Outgoing> = []
-          let overflowed = false
-          let wake: (() => void) | undefined
-          const { member, start } = join(lastEventId, {
-            deliver: (items) => {
-              if (queue.length + items.length > capacity) overflowed = true
-              else for (const { value } of items) queue.push(value)
-              wake?.()
-              return false
-            },
-            onDrain: () => () => {}
-          })
-          yield* Effect.addFinalizer(() => Effect.sync(() => leave(member)))
-          const first = yield* start
-          const take: Effect.Effect<
-            Chunk.Chunk<ServerSentEvent.Outgoing>,
-            Option.Option<SubscriberOverflow>
-          > = Effect.suspend(() => {
-            if (queue.length > 0) {
-              const chunk = Chunk.unsafeFromArray(queue)
-              queue = []
-              return Effect.succeed(chunk)
-            }
-            if (overflowed) return Effect.fail(Option.some(new SubscriberOverflow({ capacity })))
-            return Effect.zipRight(
-              Effect.async<void>((resume) => {
-                wake = () => {
-                  wake = undefined
-                  resume(Effect.void)
+    /** For consumers that are not responses. (One pull: a concatenation of what comes first and the rest weighs 10 KB more.) */
+    const stream = (first: Beginning): Stream.Stream<ServerSentEvent.Outgoing, SubscriberOverflow | EventLogError> =>
+      Stream.fromPull(
+        Effect.map(
+          Effect.acquireRelease(
+            Effect.sync(() => new Queue(capacity)),
+            (queue) => Effect.sync(() => queue.member !== undefined && leave(queue.member))
+          ),
+          (queue) =>
+            Effect.suspend(() => {
+              if (queue.member !== undefined) return queue.take
+              const { member, start } = join(first, queue)
+              queue.member = member
+              return Effect.matchEffect(start, {
+                onFailure: (error) => Effect.fail(Option.some(error)),
+                onSuccess: (items) => {
+                  queue.begin(items)
+                  return queue.take
                 }
-              }),
-              take
-            )
-          })
-          return Stream.concat(
-            Stream.fromIterable(first.map(({ value }) => value)),
-            Stream.repeatEffectChunkOption(take)
-          )
-        })
+              })
+            })
+        )
       )
 
     return {
       publish,
-      subscribe: (lastEventId = "") =>
-        Direct.make(
-          Stream.suspend(() => stream(lastEventId)),
-          direct(lastEventId)
-        ),
+      subscribe: (lastEventId = "", options) => {
+        const first = beginning(lastEventId, options?.first)
+        return Direct.make(
+          Stream.suspend(() => stream(first ?? Effect.succeed([]))),
+          direct(first)
+        )
+      },
       subscribers: Effect.sync(() => members.size)
     }
   })
+
+type Events = Chunk.Chunk<ServerSentEvent.Outgoing>
+
+/** What waits for a consumer. */
+class Queue implements Member {
+  /** What stands for it in the broadcast, from the first pull on. */
+  member: Member | undefined
+  private waiting: Array<ServerSentEvent.Outgoing> = []
+  private overflowed = false
+  private wake: (() => void) | undefined
+
+  constructor(private readonly capacity: number) {}
+
+  /** What comes first, however much it is: whoever keeps the log has bounded it. */
+  begin(items: ReadonlyArray<Item>): void {
+    for (const { value } of items) this.waiting.push(value)
+  }
+
+  deliver(items: ReadonlyArray<Item>): boolean {
+    if (this.waiting.length + items.length > this.capacity) this.overflowed = true
+    else this.begin(items)
+    this.wake?.()
+    return false
+  }
+
+  /** Publishers do not wait for it. */
+  onDrain(): () => void {
+    return () => {}
+  }
+
+  readonly take: Effect.Effect<Events, Option.Option<SubscriberOverflow>> = Effect.suspend(() => {
+    if (this.waiting.length > 0) {
+      const events = Chunk.unsafeFromArray(this.waiting)
+      this.waiting = []
+      return Effect.succeed(events)
+    }
+    if (this.overflowed) return Effect.fail(Option.some(new SubscriberOverflow({ capacity: this.capacity })))
+    return Effect.zipRight(
+      Effect.async<void>((resume) => {
+        this.wake = () => {
+          this.wake = undefined
+          resume(Effect.void)
+        }
+      }),
+      this.take
+    )
+  })
+}
+
+/** What cannot be written is a mistake of whoever says what comes first: a defect. (A log has nothing of the kind.) */
+const itemOf = (value: ServerSentEvent.Outgoing): Effect.Effect<Item> => {
+  const text = Codec.encode(value)
+  return typeof text === "string" ? Effect.succeed({ value, text }) : Effect.die(new ServerSentEvent.InvalidEvent(text))
+}
 
 const textOf = (items: ReadonlyArray<Item>): string => {
   let text = ""

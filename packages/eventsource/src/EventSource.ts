@@ -508,7 +508,12 @@ const check = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<v
     ([body, now]) =>
       new EventSourceError(
         status === 200
-          ? { reason: "ContentType", detail: `the content type is "${type}"`, status, body }
+          ? {
+              reason: "ContentType",
+              detail: `the content type is "${type}" instead of "text/event-stream"`,
+              status,
+              body
+            }
           : {
               reason: "Status",
               detail: `the status is ${status}`,

@@ -6,34 +6,33 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpApp from "@effect/platform/HttpApp"
 import type * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as DefaultServices from "effect/DefaultServices"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
+import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Codec from "./codec/index.js"
 import type { EventSchema } from "./EventSchema.js"
 import { decodeHeader, quality } from "./internal/accept.js"
+import * as Delivery from "./internal/delivery.js"
 import * as Direct from "./internal/direct.js"
 import * as Outlet from "./internal/outlet.js"
-import { type SlowReader, Subscriber } from "./internal/subscriber.js"
-import * as Ticker from "./internal/ticker.js"
+import * as Subscriber from "./internal/subscriber.js"
 import { type Wire, wire } from "./internal/wire.js"
 import * as ServerSentEvent from "./ServerSentEvent.js"
 
@@ -56,7 +55,7 @@ export interface Options {
    * What becomes of a reader that does not keep up: `"wait"` stops pulling the stream, `"drop"` leaves events out (counted
    * in {@link droppedEvents}), `"cut"` breaks the connection, after which clients come back. Default: `"wait"`.
    */
-  readonly slowReader?: SlowReader | undefined
+  readonly slowReader?: Subscriber.SlowReader | undefined
   /**
    * How many unsent bytes are held before that, besides what the kernel holds and one write (some 32 KiB, or a longer
    * event). Not less than the transport's own mark, which is 16 KiB in Node. Default: 64 KiB.
@@ -80,15 +79,18 @@ export interface TypedOptions<A, R = never> extends Options {
  * @since 0.1.0
  * @category metrics
  */
-export const droppedEvents = Metric.counter("eventsource_dropped_events_total", { incremental: true })
+export const droppedEvents: Metric.Metric.Counter<number> = Subscriber.droppedEvents
 
 /**
  * Answers with a stream of events, or of values that a schema makes events of.
  *
- * The head and a comment are sent at once. Each chunk of the stream becomes one write. The stream runs in the fiber of the
- * request with the services of the handler, and is interrupted when the client leaves. A stream that fails breaks the
- * connection, so that clients see it and come back; a stream that ends, ends the response. An event which cannot be written
- * (`InvalidEvent`), or encoded by the schema, is a failure of the stream.
+ * The head and a comment are sent at once. Each chunk of the stream becomes one write. The stream runs with the services and
+ * the `FiberRef`s of the handler, and is interrupted when the client leaves; the request's `Scope` is closed after it. A stream
+ * that fails breaks the connection, so that clients see it and come back; a stream that ends, ends the response. An event which
+ * cannot be written (`InvalidEvent`), or encoded by the schema, is a failure of the stream.
+ *
+ * In Node, over HTTP/1, the request itself is over when the head is sent: its span ends and the access log has its line, the
+ * stream goes on in a fiber of its own, and says in the log why it failed.
  *
  * 406 where the request's `Accept` excludes event streams. HEAD gets the head alone, and the stream does not run.
  *
@@ -117,91 +119,146 @@ export const response: {
 } = <A, E, R, RS>(
   stream: Stream.Stream<A, E, R>,
   options?: Options & { readonly schema?: EventSchema<A, RS> }
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest | R | RS> =>
-  Effect.contextWithEffect((context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>) =>
-    respond(stream, options ?? {}, context, Option.getOrUndefined(Context.getOption(context, OpenStreams)))
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest | R | RS> => {
+  const prepared = prepare(options ?? {})
+  return Effect.contextWithEffect((context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>) =>
+    respond(stream, prepared, context, Option.getOrUndefined(Context.getOption(context, OpenStreams)))
   )
+}
+
+/** Options, and what is made of them once for all responses. */
+interface Prepared<A, R> {
+  readonly options: Options & { readonly schema?: unknown }
+  readonly settings: Delivery.Settings
+  readonly write: Write<A, R>
+}
+
+/** @internal */
+export const prepare = <A, R>(options: Options & { readonly schema?: EventSchema<A, R> }): Prepared<A, R> => {
+  const { keepAlive = "15 seconds", maxBufferedBytes = 64 * 1024, retry, schema, slowReader = "wait" } = options
+  return {
+    options,
+    settings: {
+      first: retry === undefined ? Delivery.heartbeat : firstBlock(retry),
+      keepAlive: keepAlive === false ? undefined : Duration.toMillis(keepAlive),
+      allowance: { slowReader, maxBufferedBytes }
+    },
+    write: (schema === undefined ? plain : typed(schema)) as Write<A, R>
+  }
+}
 
 /** @internal */
 export const respond = <A, E, R, RS>(
   stream: Stream.Stream<A, E, R>,
-  options: Options & { readonly schema?: EventSchema<A, RS> },
+  { options, settings, write }: Prepared<A, RS>,
   context: Context.Context<HttpServerRequest.HttpServerRequest | R | RS>,
   openStreams: OpenStreams["Type"] | undefined
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   if (!acceptsEventStream(request)) return Effect.succeed(notAcceptable)
-  if (openStreams?.isStopped() === true) return Effect.succeed(closing)
+  if (openStreams?.together.stopped === true) return Effect.succeed(closing)
   const direct = options.schema === undefined ? Direct.get(stream) : undefined
-  const source = direct ?? pulled(stream, options.schema, context as Context.Context<R | RS>)
-  const answer = HttpServerResponse.stream(body(request, openStreams, options, source), {
+  const serving: Serving<unknown, R | RS> = {
+    settings,
+    context: direct === undefined ? (context as Context.Context<R | RS>) : (Context.empty() as Context.Context<any>),
+    openStreams: openStreams?.together,
+    source: direct ?? pulled(stream, write)
+  }
+  const answer = HttpServerResponse.stream(body(request, serving), {
     status: options.status ?? 200,
     contentType: "text/event-stream",
     headers: headersOf(request, options)
   })
   const node = request.method === "HEAD" ? undefined : Outlet.nodeResponse(request)
   return node !== undefined && Outlet.ownsSocket(node)
-    ? Effect.as(takeOver(node, answer.body, openStreams, options, source), answer)
+    ? Effect.as(takeOver(node, answer.body, serving), answer)
     : Effect.succeed(answer)
+}
+
+/** What one response takes. */
+interface Serving<E, R> {
+  readonly settings: Delivery.Settings
+  readonly context: Context.Context<R>
+  readonly openStreams: Delivery.Together | undefined
+  readonly source: Direct.Subscribe<E, R>
 }
 
 /**
  * A stream that is pulled for its subscriber, in the subscriber's fiber. (`Stream.run` would fork another for each: 12 KB.)
  */
-const pulled = <A, E, R, RS>(
-  stream: Stream.Stream<A, E, R>,
-  schema: EventSchema<A, RS> | undefined,
-  context: Context.Context<R | RS>
-): Direct.Subscribe<E | ServerSentEvent.InvalidEvent | ParseResult.ParseError> => {
-  const write = (schema === undefined ? plain : typed(schema)) as Write<A, RS>
-  return (subscriber) => ({
-    run: Effect.provide(
-      Effect.scoped(
-        Effect.flatMap(Stream.toPull(stream), (pull) => {
-          const next: Effect.Effect<void, E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =
-            Effect.matchEffect(pull, {
-              onFailure: Option.match({ onNone: () => Effect.void, onSome: (error) => Effect.fail(error) }),
-              onSuccess: (chunk) => Effect.zipRight(write(subscriber, chunk), next)
-            })
-          return next
+const pulled =
+  <A, E, R, RS>(
+    stream: Stream.Stream<A, E, R>,
+    write: Write<A, RS>
+  ): Direct.Subscribe<E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =>
+  (subscriber) => ({
+    run: Effect.flatMap(Stream.toPull(stream), (pull) => {
+      const next: Effect.Effect<void, E | ServerSentEvent.InvalidEvent | ParseResult.ParseError, R | RS> =
+        Effect.matchEffect(pull, {
+          onFailure: ended,
+          onSuccess: (chunk) => Effect.zipRight(write(subscriber, chunk), next)
         })
-      ),
-      context
-    ),
-    leave: () => {}
+      return next
+    }),
+    leave: nothing
   })
-}
+
+const ended: <E>(end: Option.Option<E>) => Effect.Effect<void, E> = Option.match({
+  onNone: () => Effect.void,
+  onSome: (error) => Effect.fail(error)
+})
+
+const nothing = () => {}
 
 /**
- * In Node, over HTTP/1, the last pre-response handler serves the stream, with the status and headers that all others made.
- * The platform then finds the response ended. (It would run the body the same way, with a tower of Channels around it, which
- * weighs 20 KB for each subscriber. Where something has replaced the body, that is what is sent.)
+ * In Node, over HTTP/1, the last pre-response handler sends the head, with the status and headers that all others made, and
+ * detaches the stream from the request, which is over then. Where something has replaced the body, that is what is sent.
+ *
+ * (The platform would run the body in the request's fiber, with a tower of Channels around it: 40 KB for each subscriber.)
  */
-const takeOver = <E>(
+const takeOver = <E, R>(
   node: Outlet.NodeResponse,
   body: HttpBody.HttpBody,
-  openStreams: OpenStreams["Type"] | undefined,
-  options: Options,
-  source: Direct.Subscribe<E>
+  { context, openStreams, settings, source }: Serving<E, R>
 ): Effect.Effect<void> =>
-  HttpApp.appendPreResponseHandler((_, response) => {
-    if (response.body !== body || node.writableEnded) return Effect.succeed(response)
-    node.writeHead(response.status, {
-      ...response.headers,
-      ...(Cookies.isEmpty(response.cookies)
-        ? undefined
-        : {
-            "set-cookie": [
-              ...[response.headers["set-cookie"] ?? []].flat(),
-              ...Cookies.toSetCookieHeaders(response.cookies)
-            ]
-          })
-    })
-    return Effect.as(
-      Effect.interruptible(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, source)),
-      response
-    ).pipe(Effect.orDie)
+  Effect.withFiberRuntime((fiber) => {
+    const refs = fiber.getFiberRefs()
+    return HttpApp.appendPreResponseHandler((_, response) =>
+      Effect.withFiberRuntime((fiber) => {
+        if (response.body !== body || !Outlet.isOpen(node)) return Effect.succeed(response)
+        node.writeHead(response.status, nodeHeaders(response))
+        const scope = Context.unsafeGet(
+          fiber.currentContext as Context.Context<Scope.Scope>,
+          Scope.Scope
+        ) as Scope.CloseableScope
+        HttpApp.ejectDefaultScopeClose(scope)
+        Outlet.settle(node)
+        fiber.addObserver(() => Outlet.forgetFiber(node))
+        const place = { outlet: Outlet.fromNode(node), openStreams, beforeClose: Outlet.beforeClose(node) }
+        Delivery.detach(place, settings, source, {
+          clock: Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock),
+          context,
+          refs,
+          scope,
+          onClose: (left) => node.on("close", left)
+        })
+        return Effect.succeed(response)
+      })
+    )
   })
+
+const nodeHeaders = (
+  response: HttpServerResponse.HttpServerResponse
+): Readonly<Record<string, string | ReadonlyArray<string>>> =>
+  Cookies.isEmpty(response.cookies)
+    ? response.headers
+    : {
+        ...response.headers,
+        "set-cookie": [
+          ...[response.headers["set-cookie"] ?? []].flat(),
+          ...Cookies.toSetCookieHeaders(response.cookies)
+        ]
+      }
 
 const notAcceptable = HttpServerResponse.text("This resource is an event stream (text/event-stream)\n", { status: 406 })
 
@@ -218,117 +275,44 @@ const headersOf = (request: HttpServerRequest.HttpServerRequest, options: Option
     "x-accel-buffering": "no",
     // With it, a server that stops need not wait for idle connections. HTTP/2 has no such header.
     ...(node !== undefined && Outlet.isHttp1(node) ? { connection: "close" } : undefined),
-    ...(options.headers === undefined ? undefined : Object.fromEntries(headerEntries(options.headers)))
+    ...Headers.fromInput(options.headers)
   }
 }
-
-const headerEntries = (
-  headers: Headers.Input
-): Iterable<readonly [string, string | ReadonlyArray<string> | undefined]> =>
-  Symbol.iterator in headers
-    ? Array.from(headers, ([name, value]) => [name.toLowerCase(), value] as const)
-    : Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value as string] as const)
 
 /**
  * The body: bytes for platforms that take them. In Node it has none: when the platform has written the head and runs the
  * body, that writes to the socket.
  */
-const body = <E>(
+const body = <E, R>(
   request: HttpServerRequest.HttpServerRequest,
-  openStreams: OpenStreams["Type"] | undefined,
-  options: Options,
-  source: Direct.Subscribe<E>
+  { context, openStreams, settings, source }: Serving<E, R>
 ): Stream.Stream<Uint8Array, unknown> =>
   Stream.suspend(() => {
     const node = Outlet.nodeResponse(request)
     if (node !== undefined) {
-      return Stream.fromChannel(
-        Channel.fromEffect(pump(Outlet.fromNode(node), openStreams, Outlet.beforeClose(node), options, source))
-      )
+      const place = { outlet: Outlet.fromNode(node), openStreams, beforeClose: Outlet.beforeClose(node) }
+      return Stream.fromChannel(Channel.fromEffect(Delivery.serve(place, settings, source, context)))
     }
     const { body, outlet } = Outlet.portable()
+    const place = { outlet, openStreams, beforeClose: undefined }
     return Stream.unwrapScoped(
-      Effect.map(Effect.forkScoped(pump(outlet, openStreams, undefined, options, source)), (fiber) =>
+      Effect.map(Effect.forkScoped(Delivery.serve(place, settings, source, context)), (fiber) =>
         Stream.concat(
           body,
-          Stream.execute(Effect.flatMap(Fiber.await(fiber), (exit) => (isBroken(exit) ? exit : Effect.void)))
+          Stream.execute(Effect.flatMap(Fiber.await(fiber), (exit) => (Delivery.isBroken(exit) ? exit : Effect.void)))
         )
       )
     )
   })
-
-/** Whether a stream failed, rather than ended or was told to end. */
-const isBroken = <E>(exit: Exit.Exit<unknown, E>): exit is Exit.Failure<never, E> =>
-  Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
-
-/** A reader was too slow, and the policy is to cut. */
-class SlowReaderCut extends Error {
-  override readonly name = "SlowReaderCut"
-  override readonly message = "The reader of an event stream was too slow, and was cut"
-}
-
-/** Serves one response from its first byte to its last. */
-const pump = <E>(
-  outlet: Outlet.Outlet,
-  openStreams: OpenStreams["Type"] | undefined,
-  beforeClose: Set<() => void> | undefined,
-  options: Options,
-  source: Direct.Subscribe<E>
-): Effect.Effect<void, E> =>
-  Effect.clockWith((clock) =>
-    Effect.withFiberRuntime((fiber) => {
-      const subscriber = new Subscriber(
-        outlet,
-        { slowReader: options.slowReader ?? "wait", maxBufferedBytes: options.maxBufferedBytes ?? 64 * 1024 },
-        countDropped
-      )
-      const interrupt = () => fiber.unsafeInterruptAsFork(FiberId.none)
-      const stop = () => {
-        outlet.end(Outlet.patience)
-        interrupt()
-      }
-      let cut = false
-      subscriber.onCut = () => {
-        if (cut) return
-        cut = true
-        outlet.abort(interrupt)
-      }
-      const forget = openStreams?.add({ stop, fiber })
-      beforeClose?.add(stop)
-      const { keepAlive = Duration.seconds(15) } = options
-      const sleep =
-        keepAlive === false
-          ? undefined
-          : Ticker.join(clock, Duration.toMillis(keepAlive), () => {
-              if (outlet.bufferedBytes() === 0) outlet.write(heartbeat)
-            })
-      outlet.open(options.retry === undefined ? heartbeat : firstBlock(options.retry))
-      const { leave, run } = source(subscriber)
-      return Effect.onExit(run, (exit) => {
-        leave()
-        sleep?.()
-        forget?.()
-        beforeClose?.delete(stop)
-        if (isBroken(exit)) return Effect.async<void>((resume) => outlet.abort(() => resume(Effect.void)))
-        if (cut) return Effect.die(new SlowReaderCut())
-        outlet.end()
-        return Effect.void
-      })
-    })
-  )
-
-const heartbeat: Wire = wire(Codec.heartbeat)
 
 const firstBlock = (retry: Duration.DurationInput): Wire => {
   const text = Codec.encode(ServerSentEvent.retry(retry))
   return wire(Codec.heartbeat + (typeof text === "string" ? text : ""))
 }
 
-const countDropped = (events: number): void => droppedEvents.unsafeUpdate(events, [])
-
 /** How chunks of a stream are written to a subscriber. */
 type Write<A, R> = (
-  subscriber: Subscriber,
+  subscriber: Subscriber.Subscriber,
   chunk: Chunk.Chunk<A>
 ) => Effect.Effect<void, ServerSentEvent.InvalidEvent | ParseResult.ParseError, R>
 
@@ -336,7 +320,7 @@ type Write<A, R> = (
 const writeLength = 32 * 1024
 
 const plain = (
-  subscriber: Subscriber,
+  subscriber: Subscriber.Subscriber,
   chunk: Chunk.Chunk<ServerSentEvent.Outgoing>
 ): Effect.Effect<void, ServerSentEvent.InvalidEvent> => {
   const values = Chunk.toReadonlyArray(chunk)
@@ -396,12 +380,6 @@ const acceptsEventStream = (request: HttpServerRequest.HttpServerRequest): boole
 export const lastEventId = (request: HttpServerRequest.HttpServerRequest): string =>
   decodeHeader(request.headers["last-event-id"] ?? "")
 
-/** A response that is being written. */
-interface OpenStream {
-  readonly stop: () => void
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown>
-}
-
 /**
  * The event streams that are open, so that a shutdown ends them: a server waits for its clients, and those of an event
  * stream do not leave. Routes of `EventStreamRoute` have one of their own; {@link response} uses the one in its context.
@@ -417,9 +395,7 @@ export class OpenStreams extends Context.Tag("@effect-ws/eventsource/EventStream
     /** Ends them all, waits until their streams are finalized, and lets no other begin (503). */
     readonly stop: Effect.Effect<void>
     /** @internal */
-    readonly isStopped: () => boolean
-    /** @internal */
-    readonly add: (stream: OpenStream) => () => void
+    readonly together: Delivery.Together
   }
 >() {}
 
@@ -431,21 +407,16 @@ export class OpenStreams extends Context.Tag("@effect-ws/eventsource/EventStream
  */
 export const makeOpenStreams: Effect.Effect<OpenStreams["Type"], never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync((): OpenStreams["Type"] => {
-    const streams = new Set<OpenStream>()
-    let stopped = false
+    const together: Delivery.Together = { deliveries: new Set(), stopped: false }
     return {
-      count: Effect.sync(() => streams.size),
+      count: Effect.sync(() => together.deliveries.size),
       stop: Effect.suspend(() => {
-        stopped = true
-        const open = Array.from(streams)
-        for (const stream of open) stream.stop()
-        return Effect.forEach(open, ({ fiber }) => Fiber.await(fiber), { discard: true })
+        together.stopped = true
+        const open = Array.from(together.deliveries)
+        for (const delivery of open) delivery.stop()
+        return Effect.forEach(open, (delivery) => delivery.gone, { discard: true })
       }),
-      isStopped: () => stopped,
-      add: (stream) => {
-        streams.add(stream)
-        return () => streams.delete(stream)
-      }
+      together
     }
   }),
   (openStreams) => openStreams.stop

@@ -132,6 +132,7 @@ const add = <E, R, EX, RX>(
   Effect.gen(function* () {
     const router = yield* HttpLayerRouter.HttpRouter
     const openStreams = yield* EventStream.makeOpenStreams
+    const prepared = EventStream.prepare<ServerSentEvent.Outgoing, never>(options)
     yield* router.add(
       "GET",
       path,
@@ -144,7 +145,7 @@ const add = <E, R, EX, RX>(
             params: Context.get(context, HttpLayerRouter.RouteContext).params,
             request
           }
-          const respond = () => EventStream.respond(handler(given), options, context, openStreams)
+          const respond = () => EventStream.respond(handler(given), prepared, context, openStreams)
           return options.accept === undefined
             ? respond()
             : Effect.flatMap(options.accept(given), (answer) => (answer ? Effect.succeed(answer) : respond()))

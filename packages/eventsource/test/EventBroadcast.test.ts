@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Exit, Fiber, Stream } from "effect"
+import { Chunk, Deferred, Effect, Exit, Fiber, Metric, Stream } from "effect"
 import { EventBroadcast, EventLog, EventStreamRoute, ServerSentEvent } from "../src/index.js"
 import * as Direct from "../src/internal/direct.js"
 import type { Outlet } from "../src/internal/outlet.js"
-import { type Allowance, Subscriber } from "../src/internal/subscriber.js"
+import { type Allowance, droppedEvents, Subscriber } from "../src/internal/subscriber.js"
 import { get, serve } from "./support.js"
 
 const event = (data: string) => ServerSentEvent.make({ data })
@@ -110,6 +110,43 @@ describe("as a response", () => {
     })
   )
 
+  it.scopedLive("who begins gets what comes first, and then all that is published from that moment on", () =>
+    Effect.gen(function* () {
+      const reading = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const broadcast = yield* EventBroadcast.make()
+      const first = Effect.as(Effect.zipRight(Deferred.succeed(reading, undefined), Deferred.await(go)), [
+        event("state")
+      ])
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => broadcast.subscribe("", { first })))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Deferred.await(reading)
+      yield* broadcast.publish(event("change"))
+      yield* turn
+      yield* Deferred.succeed(go, undefined)
+      yield* broadcast.publish(event("another"))
+      const whole = ":\n\ndata: state\n\ndata: change\n\ndata: another\n\n"
+      yield* Effect.promise(() => reader.until((text) => text === whole))
+      reader.leave()
+    })
+  )
+
+  it.live("with a log, what comes first is for who has no last event ID", () =>
+    Effect.gen(function* () {
+      const broadcast = yield* EventBroadcast.make({ log: yield* EventLog.memory() })
+      yield* broadcast.publish(event("old"))
+      const first = Effect.succeed([event("state")])
+      const dataOf = (lastEventId?: string) =>
+        broadcast.subscribe(lastEventId, { first }).pipe(
+          Stream.take(1),
+          Stream.runCollect,
+          Effect.map((events) => Chunk.toReadonlyArray(events).map((item) => item._tag === "Event" && item.event))
+        )
+      assert.deepStrictEqual(yield* dataOf(), ["message"])
+      assert.deepStrictEqual(yield* dataOf("unknown"), ["gap"])
+    })
+  )
+
   it.live("what is published while the log is read comes once, after the rest", () =>
     Effect.gen(function* () {
       const log = yield* EventLog.memory()
@@ -199,16 +236,15 @@ const makeOutlet = () => {
 describe("slow subscribers", () => {
   const subscribe = (broadcast: EventBroadcast.EventBroadcast, allowance: Allowance) => {
     const network = makeOutlet()
-    const cut: { done: boolean } = { done: false }
-    let dropped = 0
-    const subscriber = new Subscriber(network.outlet, allowance, (events) => {
-      dropped += events
-    })
-    subscriber.onCut = () => {
-      cut.done = true
+    const owner = {
+      wasCut: false,
+      cut() {
+        this.wasCut = true
+      }
     }
+    const subscriber = new Subscriber(network.outlet, allowance, owner)
     const subscription = Direct.get(broadcast.subscribe())!(subscriber)
-    return { ...network, cut, dropped: () => dropped, ...subscription }
+    return { ...network, owner, ...subscription }
   }
 
   it.live("wait: publishers wait until it has drained", () =>
@@ -245,13 +281,14 @@ describe("slow subscribers", () => {
     Effect.gen(function* () {
       const broadcast = yield* EventBroadcast.make()
       const slow = subscribe(broadcast, { slowReader: "drop", maxBufferedBytes: 20 })
+      const before = (yield* Metric.value(droppedEvents)).count
       for (const data of ["one", "two", "three", "four"]) {
         yield* broadcast.publish(event(data))
         yield* turn
         if (data === "three") slow.drain()
       }
       assert.strictEqual(slow.text(), "data: one\n\ndata: four\n\n")
-      assert.strictEqual(slow.dropped(), 2)
+      assert.strictEqual((yield* Metric.value(droppedEvents)).count - before, 2)
       slow.leave()
     })
   )
@@ -262,10 +299,10 @@ describe("slow subscribers", () => {
       const slow = subscribe(broadcast, { slowReader: "cut", maxBufferedBytes: 20 })
       yield* broadcast.publish(event("one"))
       yield* turn
-      assert.isFalse(slow.cut.done)
+      assert.isFalse(slow.owner.wasCut)
       yield* broadcast.publish(event("three"))
       yield* turn
-      assert.isTrue(slow.cut.done)
+      assert.isTrue(slow.owner.wasCut)
       slow.leave()
     })
   )

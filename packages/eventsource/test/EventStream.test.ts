@@ -1,5 +1,7 @@
+import { readFileSync } from "node:fs"
 import * as http from "node:http"
 import * as http2 from "node:http2"
+import * as https from "node:https"
 import * as net from "node:net"
 import {
   Cookies,
@@ -15,10 +17,27 @@ import {
   HttpServerRequest,
   HttpServerResponse
 } from "@effect/platform"
-import { NodeHttpServer } from "@effect/platform-node"
+import { NodeHttpServer, NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Layer, Metric, Schema, Scope, Stream } from "effect"
-import { EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  FiberRef,
+  HashMap,
+  Layer,
+  Logger,
+  LogLevel,
+  Metric,
+  Option,
+  Schema,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
+import { EventBroadcast, EventSchema, EventStream, EventStreamRoute, ServerSentEvent } from "../src/index.js"
 import { get, raw, serve, serveUntil } from "./support.js"
 
 const event = (data: string, id?: string) => ServerSentEvent.make({ data, id })
@@ -111,6 +130,39 @@ describe("a response over HTTP/1.1", () => {
     })
   )
 
+  it.scoped("has a comment every 15 seconds, and none when that is off", () =>
+    Effect.gen(function* () {
+      const broadcast = yield* EventBroadcast.make()
+      const port = yield* serve(
+        Layer.merge(
+          EventStreamRoute.layer("/default", {}, () => broadcast.subscribe()),
+          EventStreamRoute.layer("/off", { keepAlive: false }, () => broadcast.subscribe())
+        )
+      )
+      const [reader, silent] = yield* Effect.promise(() => Promise.all([get(port, "/default"), get(port, "/off")]))
+      yield* Effect.promise(() => silent.until((text) => text === ":\n\n"))
+      for (const comments of [1, 2, 3]) {
+        yield* Effect.promise(() => reader.until((text) => text === ":\n\n".repeat(comments)))
+        yield* TestClock.adjust("15 seconds")
+      }
+      yield* broadcast.publish(event("a"))
+      yield* Effect.promise(() => silent.until((text) => text === ":\n\ndata: a\n\n"))
+      yield* Effect.promise(() => reader.until((text) => text === `${":\n\n".repeat(4)}data: a\n\n`))
+      for (const { leave } of [reader, silent]) leave()
+    })
+  )
+
+  it.scopedLive("has the status that is asked for, and headers instead of its own", () =>
+    Effect.gen(function* () {
+      const options = { status: 203, headers: { "Cache-Control": "no-store" } }
+      const port = yield* serve(EventStreamRoute.layer("/", options, () => two))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* Effect.promise(() => reader.ended), "end")
+      assert.strictEqual(reader.status, 203)
+      assert.strictEqual(reader.headers["cache-control"], "no-store")
+    })
+  )
+
   it.scopedLive("carries cookies, and the headers of middleware", () =>
     Effect.gen(function* () {
       const cors = HttpLayerRouter.cors({ allowedOrigins: ["https://example.com"] })
@@ -183,6 +235,36 @@ describe("over other protocols", () => {
     })
   )
 
+  it.scopedLive("TLS: a failing stream is one that lacks its end", () =>
+    Effect.gen(function* () {
+      const fixture = (name: string) => readFileSync(new URL(`../../node/test/fixtures/${name}`, import.meta.url))
+      const port = yield* serve(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/two", {}, () => two),
+          EventStreamRoute.layer("/fail", {}, () => Stream.concat(two, Stream.fail("boom")))
+        ),
+        () => https.createServer({ cert: fixture("server.crt"), key: fixture("server.key") }) as unknown as http.Server
+      )
+      const read = (path: string) =>
+        Effect.promise(
+          () =>
+            new Promise<{ readonly text: string; readonly complete: boolean }>((resolve) => {
+              const ca = fixture("authority.crt")
+              https.get({ port, path, host: "127.0.0.1", agent: false, ca }, (response) => {
+                let text = ""
+                response.setEncoding("utf8").on("data", (chunk: string) => {
+                  text += chunk
+                })
+                response.on("error", () => {})
+                response.on("close", () => resolve({ text, complete: response.complete }))
+              })
+            })
+        )
+      assert.deepStrictEqual(yield* read("/two"), { text: twoText, complete: true })
+      assert.deepStrictEqual(yield* read("/fail"), { text: twoText, complete: false })
+    })
+  )
+
   it.scopedLive("HTTP/2", () =>
     Effect.gen(function* () {
       const port = yield* serve(
@@ -214,6 +296,37 @@ describe("over other protocols", () => {
       assert.deepStrictEqual(yield* read("/two"), { text: twoText, code: 0, type: "text/event-stream" })
       assert.strictEqual((yield* read("/fail")).code, http2.constants.NGHTTP2_INTERNAL_ERROR)
       session.close()
+    })
+  )
+
+  it.live("HTTP/2: a client that leaves interrupts its stream, a shutdown ends the others", () =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const { port, shutdown } = yield* serveUntil(
+        Layer.mergeAll(
+          EventStreamRoute.layer("/left", {}, () => Stream.ensuring(Stream.never, Deferred.succeed(left, undefined))),
+          EventStreamRoute.layer("/open", {}, () => Stream.concat(two, Stream.never))
+        ),
+        () => http2.createServer() as unknown as http.Server
+      )
+      const session = http2.connect(`http://127.0.0.1:${port}`)
+      const leaving = session.request({ ":path": "/left" })
+      leaving.once("data", () => leaving.close(http2.constants.NGHTTP2_CANCEL))
+      yield* Deferred.await(left)
+      const open = session.request({ ":path": "/open" })
+      let text = ""
+      const ended = new Promise<number | undefined>((resolve) => open.on("close", () => resolve(open.rstCode)))
+      yield* Effect.async<void>((resume) => {
+        open.setEncoding("utf8").on("data", (chunk: string) => {
+          text += chunk
+          if (text === twoText) resume(Effect.void)
+        })
+      })
+      // The session is the client's to close: Node's server waits for it.
+      open.on("close", () => session.close())
+      yield* shutdown
+      assert.strictEqual(yield* Effect.promise(() => ended), http2.constants.NGHTTP2_NO_ERROR)
+      assert.strictEqual(text, twoText)
     })
   )
 })
@@ -568,6 +681,274 @@ describe("in other routers", () => {
       const open = yield* Effect.promise(() => get(port, "/open"))
       yield* Scope.close(scope, Exit.void)
       assert.strictEqual(yield* Effect.promise(() => open.ended), "end")
+    })
+  )
+})
+
+describe("a stream over HTTP/1 is detached from its request", () => {
+  it.scopedLive("which is over when the head is sent; its Scope lives as long as the stream", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const closed = yield* Deferred.make<void>()
+      const responded = yield* Deferred.make<void>()
+      const platform = yield* Deferred.make<HttpServerRequest.HttpServerRequest>()
+      const route = EventStreamRoute.layer(
+        "/",
+        {
+          accept: ({ request }) =>
+            Effect.zipRight(
+              Deferred.succeed(platform, request),
+              Effect.addFinalizer(() =>
+                Effect.zipRight(
+                  Effect.sync(() => order.push("request")),
+                  Deferred.succeed(closed, undefined)
+                )
+              )
+            )
+        },
+        () =>
+          Stream.ensuring(
+            Stream.concat(two, Stream.never),
+            Effect.sync(() => order.push("stream"))
+          )
+      )
+      const whole = HttpLayerRouter.middleware(
+        (handled) => Effect.ensuring(handled, Deferred.succeed(responded, undefined)),
+        { global: true }
+      )
+      const port = yield* serve(Layer.merge(route, whole))
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      yield* Deferred.await(responded)
+      assert.deepStrictEqual(order, [])
+      // Nothing holds the request's fiber any more.
+      const response = NodeHttpServerRequest.toServerResponse(yield* Deferred.await(platform))
+      assert.strictEqual(response.listenerCount("close"), 1)
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.deepStrictEqual(order, ["stream", "request"])
+    })
+  )
+
+  it.scopedLive("also where a middleware gives it a Scope that it closes with the head", () =>
+    Effect.gen(function* () {
+      const order: Array<string> = []
+      const closed = yield* Deferred.make<void>()
+      const note = (what: string) => Effect.sync(() => order.push(what))
+      const stream = Stream.scoped(Effect.addFinalizer(() => note("stream"))).pipe(
+        Stream.flatMap(() => Stream.concat(two, Stream.never)),
+        Stream.ensuring(Deferred.succeed(closed, undefined))
+      )
+      yield* HttpRouter.empty.pipe(
+        HttpRouter.get("/", EventStream.response(stream)),
+        HttpServer.serveEffect((app) =>
+          Effect.scoped(
+            Effect.zipRight(
+              Effect.addFinalizer(() => note("head")),
+              app
+            )
+          )
+        )
+      )
+      const { address } = yield* HttpServer.HttpServer
+      const reader = yield* Effect.promise(() => get(address._tag === "TcpAddress" ? address.port : 0, "/"))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      assert.deepStrictEqual(order, ["head"])
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.deepStrictEqual(order, ["head", "stream"])
+    }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
+  )
+
+  const middlewares: ReadonlyArray<readonly [string, HttpMiddleware.HttpMiddleware]> = [
+    ["that makes a request of its own", HttpMiddleware.xForwardedHeaders],
+    ["that runs it in a fiber of its own", (app) => Effect.orDie(Effect.timeout(app, "1 minute"))],
+    ["that does both", (app) => HttpMiddleware.xForwardedHeaders(Effect.orDie(Effect.timeout(app, "1 minute")))],
+    ["that goes on after it", (app) => Effect.tap(app, () => Effect.yieldNow())]
+  ]
+
+  it.scopedLive.each(middlewares)("behind a middleware %s, too", ([, middleware]) =>
+    Effect.gen(function* () {
+      const left = yield* Deferred.make<void>()
+      const stream = Stream.ensuring(Stream.concat(two, Stream.never), Deferred.succeed(left, undefined))
+      yield* HttpRouter.empty.pipe(
+        HttpRouter.get("/", EventStream.response(stream)),
+        HttpRouter.get("/two", EventStream.response(two)),
+        HttpServer.serveEffect(middleware)
+      )
+      const { address } = yield* HttpServer.HttpServer
+      const port = address._tag === "TcpAddress" ? address.port : 0
+      const reader = yield* Effect.promise(() => get(port, "/", { "x-forwarded-host": "example.com" }))
+      yield* Effect.promise(() => reader.until((text) => text === twoText))
+      reader.leave()
+      yield* Deferred.await(left)
+      const whole = yield* Effect.promise(() => get(port, "/two", { "x-forwarded-host": "example.com" }))
+      assert.strictEqual(yield* Effect.promise(() => whole.ended), "end")
+      assert.strictEqual(whole.text(), twoText)
+    }).pipe(Effect.provide(NodeHttpServer.layer(http.createServer, { port: 0, host: "127.0.0.1" })))
+  )
+
+  it.live("and ended when all were stopped while it was about to begin", () =>
+    Effect.gen(function* () {
+      const about = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const wait = Effect.zipRight(Deferred.succeed(about, undefined), Deferred.await(go))
+      const streams = yield* Scope.extend(EventStream.makeOpenStreams, yield* Scope.make())
+      const handler = Effect.zipRight(
+        HttpApp.appendPreResponseHandler((_, response) => Effect.as(wait, response)),
+        EventStream.response(Stream.never)
+      ).pipe(Effect.provideService(EventStream.OpenStreams, streams))
+      const { port, shutdown } = yield* serveUntil(HttpLayerRouter.add("GET", "/", handler))
+      const reading = get(port, "/")
+      yield* Deferred.await(about)
+      yield* streams.stop
+      yield* Deferred.succeed(go, undefined)
+      assert.strictEqual(yield* Effect.promise(async () => (await reading).ended), "end")
+      yield* shutdown
+      assert.strictEqual(yield* streams.count, 0)
+    })
+  )
+
+  it.scopedLive("and has the FiberRefs and the trace of its handler", () =>
+    Effect.gen(function* () {
+      const seen = Effect.gen(function* () {
+        const annotations = yield* FiberRef.get(FiberRef.currentLogAnnotations)
+        const span = yield* Effect.currentParentSpan
+        return event(`${Option.getOrUndefined(HashMap.get(annotations, "user"))} ${span.traceId}`)
+      })
+      const annotate = HttpLayerRouter.middleware(Effect.annotateLogs("user", "ada")).layer
+      const port = yield* serve(
+        Layer.provide(
+          EventStreamRoute.layer("/", {}, () => Stream.fromEffect(seen)),
+          annotate
+        )
+      )
+      const traceId = "4bf92f3577b34da6a3ce929d0e0e4736"
+      const reader = yield* Effect.promise(() => get(port, "/", { traceparent: `00-${traceId}-00f067aa0ba902b7-01` }))
+      yield* Effect.promise(() => reader.ended)
+      assert.strictEqual(reader.text(), `:\n\ndata: ada ${traceId}\n\n`)
+    })
+  )
+
+  it.scopedLive("and says in the log why it failed, not that its client left", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const logged = yield* Deferred.make<void>()
+      const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+        if (LogLevel.lessThan(logLevel, LogLevel.Info)) return
+        lines.push(`${logLevel.label} ${String(message)}: ${Cause.pretty(cause).split("\n")[0]}`)
+        Deferred.unsafeDone(logged, Effect.void)
+      })
+      const left = yield* Deferred.make<void>()
+      const port = yield* Effect.provide(
+        serve(
+          Layer.merge(
+            EventStreamRoute.layer("/left", {}, () => Stream.ensuring(Stream.never, Deferred.succeed(left, undefined))),
+            EventStreamRoute.layer("/fails", {}, () => Stream.fail("boom"))
+          )
+        ),
+        Logger.replace(Logger.defaultLogger, logger)
+      )
+      const reader = yield* Effect.promise(() => get(port, "/left"))
+      reader.leave()
+      yield* Deferred.await(left)
+      yield* Effect.promise(() => get(port, "/fails"))
+      yield* Deferred.await(logged)
+      assert.deepStrictEqual(lines, ["ERROR an event stream failed, and its connection was broken: Error: boom"])
+    })
+  )
+
+  it.scopedLive("or of its broadcast, which needs no fiber", () =>
+    Effect.gen(function* () {
+      const closed = yield* Deferred.make<void>()
+      const broadcast = yield* EventBroadcast.make()
+      const port = yield* serve(
+        EventStreamRoute.layer(
+          "/",
+          { accept: () => Effect.addFinalizer(() => Deferred.succeed(closed, undefined)) },
+          () => broadcast.subscribe()
+        )
+      )
+      const reader = yield* Effect.promise(() => get(port, "/"))
+      assert.strictEqual(yield* broadcast.subscribers, 1)
+      reader.leave()
+      yield* Deferred.await(closed)
+      assert.strictEqual(yield* broadcast.subscribers, 0)
+    })
+  )
+})
+
+describe("slow readers of a socket", () => {
+  const big = event("x".repeat(100_000))
+
+  /** A client that has sent its request, and reads nothing before it is told to. */
+  const stall = (port: number, path: string): Effect.Effect<net.Socket, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const socket = net.connect(port, "127.0.0.1", () => socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`))
+        socket.on("error", () => {})
+        return socket.pause()
+      }),
+      (socket) => Effect.sync(() => socket.destroy())
+    )
+
+  const turn = Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+
+  it.scopedLive("wait: the stream is not pulled until they read", () =>
+    Effect.gen(function* () {
+      let pulled = 0
+      const counted = Effect.sync(() => {
+        pulled++
+        return big
+      })
+      const port = yield* serve(EventStreamRoute.layer("/", {}, () => Stream.repeatEffect(counted)))
+      const socket = yield* stall(port, "/")
+      // What the kernel takes; then nothing changes any more.
+      for (let still = 0, before = 0; still < 200 || pulled === 0; before = pulled) {
+        yield* turn
+        still = pulled === before ? still + 1 : 0
+      }
+      const before = pulled
+      let bytes = 0
+      socket.on("data", (chunk) => {
+        bytes += chunk.length
+      })
+      socket.resume()
+      yield* Effect.repeat(turn, { until: () => pulled > before + 10 })
+      assert.isAtMost(before * 100_000, 32 * 1024 * 1024)
+      assert.isAbove(bytes, 1_000_000)
+    })
+  )
+
+  it.scopedLive("drop: they miss events, and the stream goes on", () =>
+    Effect.gen(function* () {
+      const before = (yield* Metric.value(EventStream.droppedEvents)).count
+      const endless = Stream.repeatEffect(Effect.as(turn, big))
+      const port = yield* serve(EventStreamRoute.layer("/", { slowReader: "drop" }, () => endless))
+      yield* stall(port, "/")
+      const dropped = Effect.map(Metric.value(EventStream.droppedEvents), ({ count }) => count - before)
+      yield* Effect.repeat(Effect.zipRight(turn, dropped), { until: (count) => count > 10 })
+    })
+  )
+
+  it.scopedLive("cut: their connection is broken, and the stream is over", () =>
+    Effect.gen(function* () {
+      const over = yield* Deferred.make<void>()
+      const endless = Stream.ensuring(Stream.repeatEffect(Effect.as(turn, big)), Deferred.succeed(over, undefined))
+      const port = yield* serve(EventStreamRoute.layer("/", { slowReader: "cut" }, () => endless))
+      const socket = yield* stall(port, "/")
+      const closed = new Promise<string>((resolve) => {
+        let text = ""
+        socket.on("close", () => resolve(text))
+        socket.on("data", (chunk) => {
+          text = (text + chunk.toString("latin1")).slice(-5)
+        })
+        socket.pause()
+      })
+      yield* Deferred.await(over)
+      socket.resume()
+      // Without the last chunk of the body, "0\r\n\r\n".
+      assert.notStrictEqual(yield* Effect.promise(() => closed), "0\r\n\r\n")
     })
   )
 })

@@ -139,3 +139,16 @@ export const connectDuplex = (
     .connect(options.url, { ...options, followRedirects: false })
     // A URL that is not valid fails before anyone dials.
     .pipe(Effect.onError(() => Effect.sync(() => duplex.destroy())))
+
+/**
+ * Performs the opening handshake and gives the bytes away, frames unread: to pass them on (`Transport.join`), or for another
+ * implementation of frames (`NodeDuplex.fromTransport` makes a Duplex of them). The transport is cut when the Scope closes.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const detach = (
+  url: string | URL,
+  options: WebSocketClient.DetachOptions & DialOptions = {}
+): Effect.Effect<WebSocketClient.Detached, WebSocketError.HandshakeError, Scope.Scope> =>
+  WebSocketClient.detach(Dial.dialer(options), url, options)

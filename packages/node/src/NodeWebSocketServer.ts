@@ -20,15 +20,17 @@ import type * as NodeContext from "@effect/platform-node/NodeContext"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import type { Transport } from "@effect-ws/core"
-import { Upgrade } from "@effect-ws/core"
+import type { Connection, Transport } from "@effect-ws/core"
+import { Connections, Upgrade } from "@effect-ws/core"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import * as Layer from "effect/Layer"
 import { slab } from "./internal/natives.js"
+import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
 /**
@@ -43,15 +45,24 @@ export interface Options {
    * 5 seconds.
    */
   readonly drainTimeout?: Duration.DurationInput | undefined
+  /**
+   * Versions of the protocol besides 13, for routes that say nothing themselves: `"8"`, `"hixie-76"`, `"hixie-75"`. Default none.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
 }
 
 /**
- * Services that the layers provide, those of `NodeHttpServer.layer`.
+ * Services that the layers provide: those of `NodeHttpServer.layer`, and the server's open connections.
  *
  * @since 0.1.0
  * @category models
  */
-export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.NodeContext | HttpServer.HttpServer
+export type Services =
+  | HttpPlatform.HttpPlatform
+  | Etag.Generator
+  | NodeContext.NodeContext
+  | HttpServer.HttpServer
+  | Connections.Connections
 
 /**
  * `NodeHttpServer.layer` for a server with WebSocket routes.
@@ -68,7 +79,19 @@ export type Services = HttpPlatform.HttpPlatform | Etag.Generator | NodeContext.
 export const layer = (
   evaluate: LazyArg<Http.Server>,
   options: Net.ListenOptions & Options
-): Layer.Layer<Services, ServeError> => NodeHttpServer.layer(attach(evaluate, options), options)
+): Layer.Layer<Services, ServeError> =>
+  Layer.suspend(() => {
+    let server: Http.Server
+    const attached = attach(evaluate, options)
+    return Layer.map(
+      NodeHttpServer.layer(() => (server = attached()), options),
+      (services) =>
+        services.pipe(
+          Context.add(HttpServer.HttpServer, Upgrade.withLazySpans(Context.get(services, HttpServer.HttpServer))),
+          Context.add(Connections.Connections, Connections.fromServer(upgradeServers.get(server)!))
+        )
+    )
+  })
 
 /**
  * {@link layer} with its options from Config.
@@ -112,15 +135,17 @@ export const attach =
     const upgradeServer = Upgrade.makeServer({
       platform: { role: "server", slab },
       scheduler,
-      drainTimeoutMillis: Duration.toMillis(options.drainTimeout ?? "5 seconds")
+      drainTimeoutMillis: Duration.toMillis(options.drainTimeout ?? "5 seconds"),
+      drafts: options.drafts
     })
+    upgradeServers.set(server, upgradeServer)
     let closing = false
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node's own listener is gone by now; without one a reset by the client would end the process.
       socket.on("error", ignore)
       socket.on("end", abandon)
       socket.on("finish", linger)
-      Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head))
+      Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head, isSecure(socket, request.headers)))
       // Behind a request that is not answered yet: two answers would get mixed up, and no client of RFC 6455 does it (§4.1).
       if (hasPendingResponse(socket)) socket.destroy()
       // Nobody serves any more (or yet), but the socket still accepts.
@@ -148,14 +173,22 @@ export const attach =
     return server
   }
 
-/** Batches of connection fibers run when the event loop has polled. */
-const scheduler = Upgrade.makeScheduler(setImmediate)
+const upgradeServers = new WeakMap<Http.Server, Upgrade.UpgradeServer>()
 
-const ignore = () => {}
+/**
+ * Batches of connection fibers run when the event loop has polled.
+ *
+ * @internal
+ */
+export const scheduler = Upgrade.makeScheduler(setImmediate)
+
+/** @internal */
+export const ignore = () => {}
 
 const shuttingDown = "The server is shutting down.\n"
 
-const refuse = (socket: Duplex): void => {
+/** @internal */
+export const refuse = (socket: Duplex): void => {
   socket.end(formatAnswer("503 Service Unavailable", shuttingDown, "Retry-After: 1\r\n"))
 }
 
@@ -191,8 +224,12 @@ const answerBroken = (error: NodeJS.ErrnoException, socket: Duplex & { readonly 
 const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean =>
   socket._httpMessage != null
 
-/** A client that ends its side before it has an answer does not wait for one: its request is interrupted. */
-function abandon(this: Duplex): void {
+/**
+ * A client that ends its side before it has an answer does not wait for one: its request is interrupted.
+ *
+ * @internal
+ */
+export function abandon(this: Duplex): void {
   if (!this.writableEnded) this.destroy()
 }
 
@@ -201,8 +238,10 @@ const lingerMillis = 2000
 /**
  * A refused request has its answer. The rest of what the client sends is dropped, so that it sees the answer and not a reset;
  * one that does not end its side is cut after a while. (Node leaves upgraded sockets half open.)
+ *
+ * @internal
  */
-function linger(this: Duplex): void {
+export function linger(this: Duplex): void {
   if (this.destroyed) return
   this.resume()
   const timer = setTimeout(() => this.destroy(), lingerMillis)
@@ -222,7 +261,8 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   constructor(
     readonly server: Upgrade.UpgradeServer,
     private readonly socket: Duplex,
-    private readonly head: Buffer
+    private readonly head: Buffer,
+    readonly secure: boolean
   ) {
     this.closeListeners = socket.listenerCount("close")
   }

@@ -41,9 +41,9 @@ export type WindowBits = Engine.DeflateParameters.WindowBits
  * @category models
  */
 export interface Options {
-  /** 0 (stored) to 9 (smallest). Default 6. Level 1 is about three times as fast, for about a tenth more bytes. */
+  /** 0 (stored) to 9 (smallest). Default 6. Level 1 takes less time for large messages, for about a fifth more bytes. */
   readonly level?: number | undefined
-  /** 1 to 9: our compressor's tables take 2^(memLevel + 9) bytes. Default 8. */
+  /** 1 to 9: our compressor's tables take 2^(memLevel + 9) bytes, and at least 64 KiB with zlib as Node builds it. Default 8. */
   readonly memLevel?: number | undefined
   /** Default `"default"`. */
   readonly strategy?: "default" | "filtered" | "huffman" | "rle" | "fixed" | undefined
@@ -150,8 +150,8 @@ const integer = (name: string, value: number, least: number, most: number): void
 }
 
 /**
- * Windows of 1 KiB and small tables: about 30 KB a connection, kept between messages. For JSON messages that resemble each other it
- * saves nearly as much as {@link full}.
+ * Windows of 1 KiB and small tables, kept between messages: about 90 KiB a connection (measured; most of it tables that Node's zlib never makes
+ * smaller). JSON messages of 763 bytes became 24 % with it, and 19 % with {@link full}.
  *
  * @since 0.1.0
  * @category presets
@@ -159,7 +159,8 @@ const integer = (name: string, value: number, least: number, most: number): void
 export const small: Engine.Extension.Extension = make({ memLevel: 3, serverMaxWindowBits: 10, clientMaxWindowBits: 10 })
 
 /**
- * zlib's defaults: windows of 32 KiB, memory level 8, level 6: about 300 KB a connection, kept between messages.
+ * zlib's defaults: windows of 32 KiB, memory level 8, level 6, kept between messages: about 230 KiB a connection (measured; `ws` takes as
+ * much).
  *
  * @since 0.1.0
  * @category presets

@@ -343,7 +343,14 @@ describe("accept", () => {
 })
 
 describe("subprotocols", () => {
-  const cases: ReadonlyArray<readonly [string, ReadonlyArray<string>, string | undefined, string | undefined]> = [
+  const cases: ReadonlyArray<
+    readonly [string, WebSocketRoute.SubprotocolChoice, string | undefined, string | undefined]
+  > = [
+    ["a function chooses, by what is offered", (offered) => offered.at(-1), "v1, v2", "v2"],
+    ["a function chooses, by the request", (_, { headers }) => headers.host?.slice(0, 5), "v1, local", "local"],
+    ["a function chooses none", () => undefined, "v1", undefined],
+    ["what a function chooses must be offered (RFC 6455 §4.2.2)", () => "v3", "v1, v2", undefined],
+    ["a function is not asked when nothing is offered", () => assert.fail("asked"), undefined, undefined],
     ["the server's preference decides", ["v2", "v1"], "v1, v2", "v2"],
     ["an offer that nobody knows is left out", ["v2", "v1"], "bogus, v1", "v1"],
     ["case counts", ["v2"], "V2", undefined],

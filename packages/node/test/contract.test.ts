@@ -2,7 +2,7 @@
 import { once } from "node:events"
 import * as Net from "node:net"
 import { Connection, WebSocketRoute } from "@effect-ws/core"
-import { NodeTransport, NodeWebSocketClient } from "@effect-ws/node"
+import { NodeTcpServer, NodeTransport, NodeWebSocketClient } from "@effect-ws/node"
 import { Deferred, Effect, type Scope } from "effect"
 import { connectionContract, type Pair, type PairOptions } from "../../core/test/contract/connectionContract.js"
 import { portOf, serve } from "./support.js"
@@ -47,5 +47,19 @@ const overRoute = (options: PairOptions = {}) =>
     return { client, server: yield* Deferred.await(accepted) }
   })
 
+const overTcpServer = (options: PairOptions = {}) =>
+  Effect.gen(function* () {
+    const accepted = yield* Deferred.make<Connection.Connection>()
+    const listening = yield* NodeTcpServer.listen(
+      Net.createServer,
+      { port: 0, host: "127.0.0.1", drainTimeout: 1, closeTimeout: "1 second", ...options.server },
+      (request) =>
+        Effect.flatMap(request.accept(), (socket) => Effect.zipRight(Deferred.succeed(accepted, socket), Effect.never))
+    )
+    const client = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${portOf(listening)}/`, { ...options.client })
+    return { client, server: yield* Deferred.await(accepted) }
+  }).pipe(Effect.orDie)
+
 connectionContract("TCP", overTcp)
+connectionContract("a bare TCP server and our client", overTcpServer)
 connectionContract("a route and our client", overRoute)

@@ -5,6 +5,7 @@
 import type { ByteWriter } from "./byteWriter.js"
 import type { Encoded, Pipeline } from "./Extension.js"
 import { inlineBytes, writeFrame } from "./FrameEncoder.js"
+import { copyOf } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import type { Message } from "./Protocol.js"
 import type { Violation } from "./Rule.js"
@@ -129,7 +130,7 @@ export class ExtendedOutput {
     if (pieces === undefined) return
     const bytes = this.bytesOf(payload)
     // The sender may reuse its bytes once they are sent.
-    pieces.push(bytes === payload ? bytes.slice() : bytes)
+    pieces.push(bytes === payload ? copyOf(this.output.natives, bytes) : bytes)
     if (!fin) return
     this.pieces = undefined
     const message = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0))
@@ -177,7 +178,7 @@ export class ExtendedOutput {
     const { payload, rsv } = result
     const key = this.nextKey()
     // A result is only lent, and a large one would be sent from where it lies.
-    const own = key !== undefined || payload.length <= inlineBytes ? payload : payload.slice()
+    const own = key !== undefined || payload.length <= inlineBytes ? payload : copyOf(this.output.natives, payload)
     writeFrame(this.output, Opcode.finBit | rsv | opcode, own, key)
     return true
   }

@@ -107,9 +107,12 @@ export interface Session {
    * Default: every message.
    */
   readonly takes?: ((payload: Message, isText: boolean, compress: boolean | undefined) => boolean) | undefined
-  /** The payload must not be changed; the result's may be the same one, and is the caller's otherwise. */
+  /**
+   * The payload must not be changed. The result's may be the same one; otherwise it is on loan until the next call of any session if it is
+   * part of larger memory, and the caller's if it is all of its memory.
+   */
   readonly encode: (message: Outgoing, done: Done<Encoded>) => Result<Encoded>
-  /** The payload may be changed; the result is the caller's. */
+  /** The payload may be changed; the result is given as by `encode`. */
   readonly decode: (message: Incoming, done: Done<Uint8Array>) => Result<Uint8Array>
   /**
    * Given when `encode` depends on nothing but the message: what one session made, the peer of any other with the same name and
@@ -484,7 +487,12 @@ class Stages implements Pipeline {
         session.takes?.(payload, isText, compress) === false ? { payload, rsv: 0 } : session.encode(message, resume),
       (encoded) =>
         (encoded.rsv & ~stage.rsv) === 0
-          ? this.encodeFrom(at + 1, { payload: encoded.payload, isText, compress }, rsv | encoded.rsv, done)
+          ? this.encodeFrom(
+              at + 1,
+              { payload: this.handedOn(at + 1, encoded.payload, payload), isText, compress },
+              rsv | encoded.rsv,
+              done
+            )
           : violation("ExtensionFailure", `${stage.name} set a reserved bit that is not its own`),
       done
     )
@@ -501,10 +509,21 @@ class Stages implements Pipeline {
       (resume) => stage.session.decode(message, resume),
       (payload) =>
         payload.length <= maxBytes
-          ? this.decodeFrom(at - 1, { payload, isText, rsv, maxBytes }, done)
+          ? this.decodeFrom(
+              at - 1,
+              { payload: this.handedOn(at - 1, payload, message.payload), isText, rsv, maxBytes },
+              done
+            )
           : violation("MessageTooBig", `${stage.name}: ${payload.length} bytes, limit ${maxBytes}`),
       done
     )
+  }
+
+  /** What the next stage gets: a result may be on loan, and that stage may take its time. */
+  private handedOn(next: number, result: Uint8Array, given: Uint8Array): Uint8Array {
+    return this.stages[next] === undefined || result === given || result.length === result.buffer.byteLength
+      ? result
+      : new Uint8Array(result)
   }
 
   /**

@@ -247,8 +247,8 @@ export class FrameDecoder {
       const total = length + this.assembler.length
       const { maxMessageBytes } = this.limits
       // What an extension made of a message may be a little larger; its own size is checked when it is decoded.
-      const allowed =
-        this.reservedBits === 0 && !this.extendsAll ? maxMessageBytes : maxMessageBytes + (maxMessageBytes >>> 8) + 64
+      const extended = this.extendsAll || (opcode === Opcode.continuation ? this.assembler.reserved : reserved) !== 0
+      const allowed = extended ? maxMessageBytes + (maxMessageBytes >>> 8) + 64 : maxMessageBytes
       if (total > allowed) return this.failHeader(out, "MessageTooBig", `${total} bytes, limit ${maxMessageBytes}`)
     }
     if (this.masked) {

@@ -39,6 +39,23 @@ export type Headers = Readonly<Record<string, string | undefined>>
 export type HeaderEntry = readonly [name: string, value: string]
 
 /**
+ * The version of the protocol that a connection speaks: RFC 6455 has the number 13; 8 is what drafts 08 to 12 of it have; hixie-76 and
+ * hixie-75 are the drafts before, by the names that they are known by.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Version = "13" | "8" | "hixie-76" | "hixie-75"
+
+/**
+ * A version that is spoken only where it is switched on.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Draft = Exclude<Version, "13">
+
+/**
  * A header, a start line field or a status that can't be written, because it is no legal text there, or because the handshake
  * writes that header itself.
  *
@@ -68,6 +85,8 @@ export interface Request {
   readonly httpVersion?: string | undefined
   readonly headers: Headers
   readonly limits?: RequestLimits | undefined
+  /** Versions besides 13 that are spoken. Default none. Here `"8"` counts; for all of them see `ServerHandshake`. */
+  readonly drafts?: ReadonlyArray<Draft> | undefined
 }
 
 /**
@@ -99,7 +118,7 @@ export interface AcceptedRequest {
   readonly extensions: ReadonlyArray<ExtensionOffer>
   /** `Origin` as sent; `undefined` when absent, as it is from programs that are no browser. See {@link checkOrigin}. */
   readonly origin: string | undefined
-  readonly version: 13
+  readonly version: "13" | "8"
 }
 
 /**
@@ -124,6 +143,7 @@ export type RequestRule =
   | "SubprotocolSyntax"
   | "SubprotocolDuplicate"
   | "ExtensionSyntax"
+  | "HixieKeys"
 
 /**
  * A request that is answered with an error: the whole answer, but for the headers that describe the body.
@@ -148,8 +168,12 @@ const rejected = (
   headers: Readonly<Record<string, string>> = {}
 ): RejectedRequest => ({ _tag: "Rejected", rule, status, headers, body })
 
-// Every rejection is one constant: a flood of bad requests allocates nothing here
-const rejections: { readonly [R in RequestRule]: RejectedRequest } = {
+/**
+ * Every rejection is one constant: a flood of bad requests allocates nothing here.
+ *
+ * @internal
+ */
+export const rejections: { readonly [R in RequestRule]: RejectedRequest } = {
   HeaderBytes: rejected(
     "HeaderBytes",
     431,
@@ -196,8 +220,20 @@ const rejections: { readonly [R in RequestRule]: RejectedRequest } = {
     "ExtensionSyntax",
     400,
     "Sec-WebSocket-Extensions must be a list of extensions: name; parameter; parameter=value"
+  ),
+  HixieKeys: rejected(
+    "HixieKeys",
+    400,
+    "Sec-WebSocket-Key1 and Sec-WebSocket-Key2 must each be a number, hidden as the draft hixie-76 says."
   )
 }
+
+const versionRejectedBy8 = rejected(
+  "Version",
+  426,
+  "This server speaks WebSocket versions 13 and 8 (Sec-WebSocket-Version: 13).",
+  { ...rejections.Version.headers, "sec-websocket-version": "13, 8" }
+)
 
 const none: ReadonlyArray<never> = []
 
@@ -212,21 +248,15 @@ const none: ReadonlyArray<never> = []
  */
 export const checkRequest = (request: Request): AcceptedRequest | RejectedRequest => {
   const headers = request.headers
-  const overLimit = checkLimits(headers, request.limits)
-  if (overLimit !== undefined) return overLimit
-  // §4.2.1 item 1
-  if (request.method !== "GET") return rejections.Method
-  if (request.httpVersion !== undefined && !isHttp11OrLater(request.httpVersion)) return rejections.HttpVersion
-  // §4.2.1 items 3 and 4, before Host, so that what is no handshake at all is told so
-  if (headers.upgrade === undefined || !hasToken(headers.upgrade, "websocket")) return rejections.Upgrade
-  if (headers.connection === undefined || !hasToken(headers.connection, "upgrade")) return rejections.Connection
-  // item 2
-  if (headers.host === undefined || !isHost(headers.host)) return rejections.Host
+  const rejection = checkUpgrade(request)
+  if (rejection !== undefined) return rejection
   // item 6, before the key: another version may have other keys
-  const version = headers["sec-websocket-version"]
-  if (version === undefined) return rejections.Version
-  if (version !== "13" && trimSpace(version) !== "13") {
-    return version.includes(",") ? rejections.VersionDuplicate : rejections.Version
+  const speaks8 = request.drafts?.includes("8") === true
+  const wrongVersion = speaks8 ? versionRejectedBy8 : rejections.Version
+  if (headers["sec-websocket-version"] === undefined) return wrongVersion
+  const version = trimSpace(headers["sec-websocket-version"])
+  if (version !== "13" && !(version === "8" && speaks8)) {
+    return version.includes(",") ? rejections.VersionDuplicate : wrongVersion
   }
   // item 5
   const keyHeader = headers["sec-websocket-key"]
@@ -234,8 +264,10 @@ export const checkRequest = (request: Request): AcceptedRequest | RejectedReques
   const key = trimSpace(keyHeader)
   if (!isKey(key)) return key.includes(",") ? rejections.KeyDuplicate : rejections.Key
   // item 7; RFC 6454 §7.3: never more than one. No serialised origin has a comma
-  const origin = headers.origin
+  const origin = version === "8" ? (headers["sec-websocket-origin"] ?? headers.origin) : headers.origin
   if (origin?.includes(",")) return rejections.OriginDuplicate
+  // Drafts 08 to 10 have the one name, 11 and 12 the other, both of them version 8; two answers are none
+  if (version === "8" && headers.origin !== undefined && headers.origin !== origin) return rejections.OriginDuplicate
   // item 8
   let subprotocols: ReadonlyArray<string> = none
   const subprotocolHeader = headers["sec-websocket-protocol"]
@@ -251,7 +283,26 @@ export const checkRequest = (request: Request): AcceptedRequest | RejectedReques
     extensions = parseExtensions(extensionHeader)
     if (extensions === undefined) return rejections.ExtensionSyntax
   }
-  return { _tag: "Accepted", key, subprotocols, extensions, origin, version: 13 }
+  return { _tag: "Accepted", key, subprotocols, extensions, origin, version }
+}
+
+/**
+ * What all versions have in common: limits, method, HTTP version, `Upgrade`, `Connection`, `Host`.
+ *
+ * @internal
+ */
+export const checkUpgrade = (request: Request): RejectedRequest | undefined => {
+  const headers = request.headers
+  const overLimit = checkLimits(headers, request.limits)
+  if (overLimit !== undefined) return overLimit
+  // §4.2.1 item 1
+  if (request.method !== "GET") return rejections.Method
+  if (request.httpVersion !== undefined && !isHttp11OrLater(request.httpVersion)) return rejections.HttpVersion
+  // §4.2.1 items 3 and 4, before Host, so that what is no handshake at all is told so
+  if (headers.upgrade === undefined || !hasToken(headers.upgrade, "websocket")) return rejections.Upgrade
+  if (headers.connection === undefined || !hasToken(headers.connection, "upgrade")) return rejections.Connection
+  // item 2
+  return headers.host === undefined || !isHost(headers.host) ? rejections.Host : undefined
 }
 
 const checkLimits = (headers: Headers, limits: RequestLimits | undefined): RejectedRequest | undefined => {
@@ -521,6 +572,8 @@ export interface ClientRequest {
   /** From `Extension.offer`. */
   readonly extensions?: ReadonlyArray<ExtensionOffer> | undefined
   readonly origin?: string | undefined
+  /** Default 13; in version 8 the origin is `Sec-WebSocket-Origin` (drafts 08 to 10). */
+  readonly version?: 13 | 8 | undefined
   /** More headers. `Host` replaces `host` here; the handshake's other headers are refused. */
   readonly headers: Headers | ReadonlyArray<HeaderEntry>
 }
@@ -570,7 +623,7 @@ export const formatRequest = (request: ClientRequest): string | FormatError => {
     ["Upgrade", "websocket"],
     ["Connection", "Upgrade"],
     ["Sec-WebSocket-Key", request.key],
-    ["Sec-WebSocket-Version", "13"]
+    ["Sec-WebSocket-Version", `${request.version ?? 13}`]
   ]
   if (request.subprotocols.length !== 0) {
     if (!request.subprotocols.every(isToken)) return badSubprotocol
@@ -582,7 +635,9 @@ export const formatRequest = (request: ClientRequest): string | FormatError => {
     if (extensions === undefined) return badExtensions
     entries.push(["Sec-WebSocket-Extensions", extensions])
   }
-  if (request.origin !== undefined) entries.push(["Origin", request.origin])
+  if (request.origin !== undefined) {
+    entries.push([request.version === 8 ? "Sec-WebSocket-Origin" : "Origin", request.origin])
+  }
   for (const entry of others) entries.push(entry)
   return formatHeaders(`GET ${request.path} HTTP/1.1\r\n`, entries)
 }
@@ -762,13 +817,21 @@ const isPath = (text: string): boolean => {
   return true
 }
 
-/** Headers that the handshake writes itself, and those of a body, which no handshake has. `name` is in lower case. */
-const isReserved = (name: string): boolean =>
+/**
+ * Headers that the handshake writes itself, and those of a body, which no handshake has. `name` is in lower case.
+ *
+ * @internal
+ */
+export const isReserved = (name: string): boolean =>
   name === "upgrade" ||
   name === "connection" ||
   name === "content-length" ||
   name === "transfer-encoding" ||
-  name.startsWith("sec-websocket-")
+  name.startsWith("sec-websocket-") ||
+  // hixie-75
+  name === "websocket-origin" ||
+  name === "websocket-location" ||
+  name === "websocket-protocol"
 
 const formatHeaders = (startLine: string, entries: ReadonlyArray<HeaderEntry>): string | FormatError => {
   let text = startLine
@@ -782,7 +845,8 @@ const formatHeaders = (startLine: string, entries: ReadonlyArray<HeaderEntry>): 
   return `${text}\r\n`
 }
 
-const entriesOf = (headers: Headers | ReadonlyArray<HeaderEntry>): ReadonlyArray<HeaderEntry> => {
+/** @internal */
+export const entriesOf = (headers: Headers | ReadonlyArray<HeaderEntry>): ReadonlyArray<HeaderEntry> => {
   if (isEntries(headers)) return headers
   const entries: Array<HeaderEntry> = []
   for (const name of Object.keys(headers)) {
@@ -797,7 +861,8 @@ const isEntries = (headers: Headers | ReadonlyArray<HeaderEntry>): headers is Re
 
 const formatError = (field: string, message: string): FormatError => ({ _tag: "FormatError", field, message })
 
-const reserved = (name: string): FormatError =>
+/** @internal */
+export const reserved = (name: string): FormatError =>
   formatError(name.toLowerCase(), `${name} can't be given: the handshake writes it, or has no use for it`)
 
 const badSubprotocol = formatError("sec-websocket-protocol", "a subprotocol is a token")

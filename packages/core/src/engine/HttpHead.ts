@@ -34,7 +34,7 @@ export interface Fields {
   readonly httpVersion: "1.0" | "1.1"
   /**
    * By lower-case name; an object without prototype. Several of one name are joined by `", "`, `Cookie` by `"; "`, and equal ones of
-   * `Content-Length` are one. For `Set-Cookie`, whose values must not be joined, read `rawHeaders`.
+   * a response's `Content-Length` are one. For `Set-Cookie`, whose values must not be joined, read `rawHeaders`.
    */
   readonly headers: Headers
   /** Every header line in order, the name as it was written. */
@@ -320,9 +320,12 @@ class Parser implements HttpHead<StartLine & Fields> {
     this.rawHeaders.push([rawName, value])
     const before = this.headers[name]
     if (name === "content-length") {
-      // RFC 9112 §6.3: one length, or the same one several times
+      // RFC 9112 §6.3: one length; the same one several times may be refused too, and is in a request, which others may have read
+      // before. A response with it is taken.
       if (!isDigits(value)) return this.fail("ContentLength", "Content-Length is not a number")
-      if (before !== undefined && before !== value) return this.fail("ContentLength", "two different Content-Length")
+      if (before !== undefined && (this.request || before !== value)) {
+        return this.fail("ContentLength", "Content-Length is there twice")
+      }
       this.headers[name] = value
     } else if (before === undefined) {
       this.headers[name] = value

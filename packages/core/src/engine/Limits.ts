@@ -20,3 +20,12 @@ export const defaults: Limits = {
   maxQueuedMessages: 16,
   maxQueuedBytes: 0x100000
 }
+
+/** The limits with the defaults for what is absent; those that are whole already as they are, shared by all connections. @since 0.1.0 */
+export const complete = (limits: Partial<Limits>): Limits => (isComplete(limits) ? limits : { ...defaults, ...limits })
+
+const isComplete = (limits: Partial<Limits>): limits is Limits =>
+  limits.maxMessageBytes !== undefined &&
+  limits.maxPendingPongs !== undefined &&
+  limits.maxQueuedMessages !== undefined &&
+  limits.maxQueuedBytes !== undefined

@@ -62,6 +62,13 @@ export const portable: Natives = {
   copy: (source, start, end, target, offset) => target.set(view(source, start, end), offset)
 }
 
+/** A copy of `bytes` in memory of its own; `bytes.slice()` is none for a Buffer, whose own `slice` is a view. @since 0.1.0 */
+export const copyOf = (natives: Natives, bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
+  const copy = natives.allocate(bytes.length)
+  natives.copy(bytes, 0, bytes.length, copy, 0)
+  return copy
+}
+
 /** `bytes.subarray` for any subclass, as a plain `Uint8Array` (Buffer's own subarray is several times slower). @since 0.1.0 */
 export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array<ArrayBuffer> =>
   new Uint8Array(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, end - start)

@@ -12,7 +12,7 @@ import type { Pipeline } from "./Extension.js"
 import { type ControlFrame, type ExtendedMessage, FrameDecoder, type Item } from "./FrameDecoder.js"
 import { writeFrame } from "./FrameEncoder.js"
 import * as Limits from "./Limits.js"
-import { type Natives, portable } from "./Natives.js"
+import { copyOf, type Natives, portable, view } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { describe, type Rule, type Violation, violation } from "./Rule.js"
 
@@ -123,11 +123,13 @@ export class Protocol {
   /** The end, once all is sent that was to be sent before. */
   private afterOutput: CloseFrame | undefined
   private closeWaits = false
+  /** The peer ended its side of the transport while `afterOutput` waits. */
+  private inputEnded = false
 
   constructor(options: Options) {
     const slab = options.slab ?? portableSlab
     this.role = options.role
-    this.limits = options.limits === undefined ? Limits.defaults : { ...Limits.defaults, ...options.limits }
+    this.limits = options.limits === undefined ? Limits.defaults : Limits.complete(options.limits)
     this.output = new ByteWriter(slab)
     if (options.role === "client" && options.randomKey === undefined) throw new TypeError("a client needs randomKey")
     this.randomKey = options.role === "client" ? options.randomKey : undefined
@@ -296,10 +298,17 @@ export class Protocol {
   /** The peer ended its side of the transport; what `paused` held back is dropped, so `resume` first. */
   transportEnded(): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return [{ _tag: "EndTransport" }]
+    // Both close frames will have passed when what waits for an extension is written.
+    if (this.afterOutput !== undefined) {
+      this.inputEnded = true
+      return noActions
+    }
     // The peer may still read: what it is owed goes out before our FIN.
     if (this.state._tag === "Ending") {
       const actions = this.proceed()
-      return this.afterOutput === undefined ? [...actions, { _tag: "EndTransport" }] : actions
+      if (this.afterOutput === undefined) return [...actions, { _tag: "EndTransport" }]
+      this.inputEnded = true
+      return actions
     }
     const began = this.state._tag === "Closing"
     const actions: Array<Action> = [...this.lose(), { _tag: "EndTransport" }]
@@ -321,7 +330,7 @@ export class Protocol {
   private lose(): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return noActions
     const sent = this.state._tag === "Closing" ? this.state.sent : undefined
-    const pending = this.state._tag === "Ending" ? this.state.pending : undefined
+    const pending = this.state._tag === "Ending" ? this.state.pending : this.afterOutput
     if (pending !== undefined && "rule" in pending) return [this.finish(failure(pending, undefined))]
     return [
       this.finish({
@@ -447,7 +456,7 @@ export class Protocol {
       return violation("InvalidText")
     }
     // A result is only lent, unless it is all of its memory.
-    return result.length === result.buffer.byteLength ? result : result.slice()
+    return view(result.length === result.buffer.byteLength ? result : copyOf(natives, result), 0, result.length)
   }
 
   /** Something that waited for an extension was sent. */
@@ -528,7 +537,7 @@ export class Protocol {
       })
     )
     // §7.1.1: the server closes the TCP connection first, the client waits for it (but not for ever).
-    if (this.role === "server") actions.push({ _tag: "EndTransport" })
+    if (this.role === "server" || this.inputEnded) actions.push({ _tag: "EndTransport" })
     if (began === undefined) actions.push({ _tag: "StartCloseTimer" })
   }
 

@@ -6,9 +6,11 @@
 import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Effectable from "effect/Effectable"
+import * as Exit from "effect/Exit"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
+import type { Connection, HandshakeResponse } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseInfo } from "../engine/Protocol.js"
@@ -16,8 +18,16 @@ import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
+import { type Put, puts, runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
+
+/** Who handles a connection. */
+export interface Owner {
+  readonly connectionGone: () => void
+  /** Handles `connection` from now on, for which this one is a transport. */
+  readonly adopt?: (connection: BaseConnection & Connection) => void
+}
 
 /** Someone who waits to send, or for what was sent to leave. */
 interface Sender {
@@ -26,8 +36,21 @@ interface Sender {
   readonly resume: (effect: Effect.Effect<void, ConnectionClosed>) => void
 }
 
+/** `send` as an Effect that loops know, without a closure for each message. */
+class Send extends Effectable.Class<void, ConnectionClosed> {
+  constructor(
+    private readonly connection: BaseConnection,
+    private readonly message: Message
+  ) {
+    super()
+  }
+
+  commit(): Effect.Effect<void, ConnectionClosed> {
+    return this.connection.sendNow(this.message)
+  }
+}
+
 const nothing: Array<Message> = []
-const noChunk = Chunk.empty<Message>()
 
 /** The parts of a connection above the protocol. */
 export abstract class BaseConnection implements Flush.Flushable {
@@ -49,8 +72,12 @@ export abstract class BaseConnection implements Flush.Flushable {
   private error: ConnectionError | undefined
   private endWaiters: Array<Resume> | undefined
   private goneWaiters: Array<Resume> | undefined
-  /** Told when nothing of the transport is left. */
-  owner: { readonly connectionGone: () => void } | undefined
+  /** What the server answered, at a client that could see it. */
+  response: HandshakeResponse | undefined
+  /** Told when nothing of the transport is left, and when another connection takes the place of this one. */
+  owner: Owner | undefined
+  /** Told when there may be room to send, or no hope of it. */
+  onRoom: (() => void) | undefined
   private isGone = false
   private discards = false
 
@@ -69,6 +96,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Bytes put out and not yet sent. */
   protected abstract buffered(): number
   abstract flush(): void
+  /** How many messages may be put out without asking again. */
+  protected maxBurst(): number {
+    return Number.MAX_SAFE_INTEGER
+  }
   /** Decodes what was held back; called before the consumer waits or takes. */
   protected abstract decodeMore(): void
   /** The queue has room: go on reading. */
@@ -76,6 +107,10 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** The consumer dealt with all that it took and asks for more, and there is none. */
   protected caughtUp(): void {
     this.resumeReading()
+  }
+  /** Whether the peer's version of the protocol has no binary messages. */
+  get textOnly(): boolean {
+    return false
   }
   protected abstract beginClose(code: number | undefined, reason: string): void
   protected abstract cut(): void
@@ -165,18 +200,18 @@ export abstract class BaseConnection implements Flush.Flushable {
   private awaitInputEffect: Effect.Effect<void> | undefined
 
   /** All that can be had at once. */
-  private takeAll(): Chunk.Chunk<Message> {
+  private takeAll(): ReadonlyArray<Message> {
     this.decodeMore()
     const { head, queue } = this
     if (head === queue.length) {
       this.caughtUp()
-      return noChunk
+      return nothing
     }
     this.queue = nothing
     this.head = 0
     this.queuedBytes = 0
     this.resumeReading()
-    return Chunk.unsafeFromArray(head === 0 ? queue : queue.slice(head))
+    return head === 0 ? queue : queue.slice(head)
   }
 
   /** One message, if there is one. */
@@ -219,17 +254,38 @@ export abstract class BaseConnection implements Flush.Flushable {
   get messages(): Stream.Stream<Message, ConnectionError> {
     type Loop = Channel.Channel<Chunk.Chunk<Message>, unknown, ConnectionError, unknown, void, unknown>
     const loop: Loop = Channel.suspend((): Loop => {
-      const chunk = this.takeAll()
-      if (chunk.length > 0) return Channel.flatMap(Channel.write(chunk), () => loop)
+      const messages = this.takeAll()
+      if (messages.length > 0) return Channel.flatMap(Channel.write(Chunk.unsafeFromArray(messages)), () => loop)
       if (this.info !== undefined) return this.error === undefined ? Channel.void : Channel.fail(this.error)
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })
     return Stream.fromChannel(
-      Channel.suspend(() => {
-        this.claim()
-        return Channel.ensuring(loop, this.unclaim)
-      })
+      runHere(
+        Channel.suspend(() => {
+          this.claim()
+          return Channel.ensuring(loop, this.unclaim)
+        }),
+        (put) => this.runInto(put)
+      )
     )
+  }
+
+  /** `Stream.run(messages, sink)` for the sink of a connection: what their Channels do, as one loop. */
+  private runInto(put: Put<Message, ConnectionClosed>): Effect.Effect<void, ConnectionError> {
+    return Effect.uninterruptibleMask((restore) => {
+      this.claim()
+      let running = true
+      const body = (): Effect.Effect<void, ConnectionError> => {
+        for (let messages = this.takeAll(); messages.length > 0; messages = this.takeAll()) {
+          const rest = put(messages)
+          if (rest !== undefined) return rest
+        }
+        if (this.info === undefined) return this.awaitInput
+        running = false
+        return this.error === undefined ? Effect.void : Effect.fail(this.error)
+      }
+      return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
+    })
   }
 
   get take(): Effect.Effect<Message, ConnectionError> {
@@ -259,7 +315,11 @@ export abstract class BaseConnection implements Flush.Flushable {
       const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
         for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
           const effect = f(message)
-          if (effect !== undefined) return effect
+          if (effect === undefined) continue
+          if (!(effect instanceof Send)) return effect
+          // What an echo does, without a step of the fiber.
+          const rest = effect.commit()
+          if (rest !== Effect.void) return rest
         }
         if (this.info === undefined) return this.awaitInput
         running = false
@@ -267,6 +327,29 @@ export abstract class BaseConnection implements Flush.Flushable {
       }
       return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
     })
+  }
+
+  /** See `Connection.unsafeAwaitInput`. */
+  unsafeAwaitInput(onInput: () => void): void {
+    if (this.queuedMessages > 0 || this.info !== undefined) onInput()
+    else this.waiting = onInput
+  }
+
+  /** See `Connection.unsafeEnd`. */
+  unsafeEnd(): Exit.Exit<void, ConnectionError> | undefined {
+    if (this.info === undefined || this.queuedMessages > 0) return undefined
+    return this.error === undefined ? Exit.void : Exit.fail(this.error)
+  }
+
+  /** See `Connection.unsafeForEach`. */
+  unsafeForEach(onMessage: (message: Message) => void, onEnd: (failure: ConnectionError | undefined) => void): void {
+    this.claim()
+    const next = (): void => {
+      for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) onMessage(message)
+      if (this.info === undefined) this.waiting = next
+      else onEnd(this.error)
+    }
+    next()
   }
 
   // ---- outbound ----------------------------------------------------------------------------------------------------------
@@ -285,6 +368,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** There may be room again, or no hope of it: who waits longest goes on first. */
   protected wakeSenders(): void {
+    this.onRoom?.()
     const { senders } = this
     if (senders === undefined) return
     this.senders = undefined
@@ -355,7 +439,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   private boundSend: ((message: Message) => Effect.Effect<void, ConnectionClosed>) | undefined
 
   get send(): (message: Message) => Effect.Effect<void, ConnectionClosed> {
-    this.boundSend ??= (message) => Effect.suspend(() => this.sendNow(message))
+    this.boundSend ??= (message) => new Send(this, message)
     return this.boundSend
   }
 
@@ -364,8 +448,10 @@ export abstract class BaseConnection implements Flush.Flushable {
       Effect.suspend(() => this.sendNow(message, options.compress))
   }
 
-  private sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
+  /** The Effect of `send`, done; an Effect for what is left to wait for. */
+  sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
+    if (typeof message !== "string" && this.textOnly) return Effect.dieMessage(noBinary)
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
   }
 
@@ -388,6 +474,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     const count = messages.length
     if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
+    if (this.textOnly && messages.some(isBinary)) return Effect.dieMessage(noBinary)
     const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
     if (next < count) return this.sendChunkLater(messages, next)
     return this.isBelowMark ? undefined : this.awaitSent
@@ -408,7 +495,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Puts out messages from `from` on; the index of the first that has no room. */
   private putOutWhileRoom(messages: ReadonlyArray<Message>, from: number): number {
     let i = from
-    for (let room = this.highWaterMark - this.buffered(); i < messages.length && room > 0; i++) {
+    const end = Math.min(messages.length, from + this.maxBurst())
+    for (let room = this.highWaterMark - this.buffered(); i < end && room > 0; i++) {
       const message = messages[i]!
       this.write(message)
       room -= message.length + 2
@@ -431,6 +519,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
+    if (typeof message !== "string" && this.textOnly) throw new TypeError(noBinary)
     if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
@@ -452,6 +541,7 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   /** Puts a message out whatever waits, but not inside a message that is half out. */
   unsafeSend(message: Message): void {
+    if (typeof message !== "string" && this.textOnly) return this.unsafeClose(CloseCode.unsupportedData, noBinary)
     this.putBetweenMessages(() => {
       this.write(message)
       this.wrote()
@@ -513,7 +603,7 @@ export abstract class BaseConnection implements Flush.Flushable {
       onFailure: (cause) => Channel.failCause(cause),
       onDone: () => Channel.void
     })
-    return Sink.fromChannel(loop)
+    return Sink.fromChannel(puts(loop, (messages: ReadonlyArray<Message>) => this.sendChunk(messages)))
   }
 
   get sendFragments() {
@@ -524,6 +614,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     kind: Kind,
     pieces: Stream.Stream<Message, E, R>
   ): Effect.Effect<void, E | ConnectionClosed, R> {
+    if (kind === "binary" && this.textOnly) return Effect.dieMessage(noBinary)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.takeTurn(restore), () => {
         let first = true
@@ -639,12 +730,17 @@ export abstract class BaseConnection implements Flush.Flushable {
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isGone) return Effect.void
-      this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
-      this.discards = true
-      this.takeAll()
-      return this.awaitGone
+      this.unsafeLeave(exit, frame)
+      return this.isGone ? Effect.void : this.awaitGone
     })
+  }
+
+  /** {@link leave} without waiting. */
+  unsafeLeave(exit: Exit.Exit<unknown, unknown>, frame?: { readonly code: number; readonly reason?: string }): void {
+    if (this.isGone) return
+    this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
+    this.discards = true
+    this.takeAll()
   }
 }
 
@@ -655,6 +751,9 @@ export const unsendable = (code: number, reason: string): string | undefined =>
     : portable.textByteLength(reason) > CloseCode.maxReasonBytes
       ? `a close reason has at most ${CloseCode.maxReasonBytes} bytes of UTF-8`
       : undefined
+
+const noBinary = "the peer's version of the protocol has no binary messages"
+const isBinary = (message: Message): boolean => typeof message !== "string"
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1

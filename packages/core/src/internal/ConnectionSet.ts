@@ -1,14 +1,27 @@
 /** The connections of a server or route with the fibers that handle them, and how all of them end. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import type { Connection } from "../Connection.js"
+import * as CloseCode from "../engine/CloseCode.js"
 
-/** A connection and the fiber of its handler. */
+/** A connection and how to interrupt what handles it. */
 export interface Entry {
   readonly connection: Connection
-  readonly fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
+  readonly interrupt: () => void
+}
+
+/** The entry of a connection whose user sees its end by itself. */
+export const politeEntry = (connection: Connection): Entry => ({
+  connection,
+  interrupt: () => {
+    Effect.runFork(connection.close(CloseCode.goingAway))
+  }
+})
+
+/** Who is told of every entry. */
+export interface Observer {
+  readonly added: (entry: Entry) => void
+  readonly deleted: (entry: Entry) => void
 }
 
 /** Open connections; whoever adds one deletes it when nothing is left of it. */
@@ -22,12 +35,21 @@ export class ConnectionSet {
     return this.entries.size
   }
 
+  private readonly observers: Array<Observer> = []
+
+  /** From now on tells `observer` who comes and goes. */
+  observe(observer: Observer): void {
+    this.observers.push(observer)
+  }
+
   add(entry: Entry): void {
     this.entries.add(entry)
+    for (const observer of this.observers) observer.added(entry)
   }
 
   delete(entry: Entry): void {
-    this.entries.delete(entry)
+    if (!this.entries.delete(entry)) return
+    for (const observer of this.observers) observer.deleted(entry)
     if (this.entries.size > 0) return
     const { waiting } = this
     this.waiting = []
@@ -50,7 +72,7 @@ export class ConnectionSet {
   shutdown(timeoutMillis: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.draining = true
-      for (const { fiber } of this.entries) fiber?.unsafeInterruptAsFork(FiberId.none)
+      for (const entry of this.entries) entry.interrupt()
       return this.awaitEmpty
     }).pipe(
       Effect.interruptible,

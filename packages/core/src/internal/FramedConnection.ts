@@ -11,7 +11,10 @@ import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
 import type { Slab } from "../engine/byteWriter.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import type { ConnectionProtocol } from "../engine/ConnectionProtocol.js"
+import { HixieProtocol } from "../engine/drafts/HixieProtocol.js"
 import * as Extension from "../engine/Extension.js"
+import type { Version } from "../engine/Handshake.js"
 import type { Limits } from "../engine/Limits.js"
 import * as Opcode from "../engine/Opcode.js"
 import { type Action, type CloseInfo, Protocol, type Role } from "../engine/Protocol.js"
@@ -31,6 +34,8 @@ export interface Settings {
   readonly heartbeat: HeartbeatSettings | undefined
   readonly slab: Slab | undefined
   readonly randomKey: (() => number) | undefined
+  /** The engine answers a close frame when the consumer has dealt with what came before it. */
+  readonly deferEnd: true
 }
 
 /** Milliseconds; with a schedule its delays take the place of `intervalMillis`. */
@@ -39,6 +44,16 @@ export interface HeartbeatSettings {
   readonly timeoutMillis: number
   readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
 }
+
+/** What the opening handshake agreed on about the protocol. @since 0.1.0 */
+export interface Opened {
+  readonly version: Version
+  /** The first half of hixie-76's challenge. */
+  readonly keys?: Uint8Array | undefined
+}
+
+/** RFC 6455. */
+export const standard: Opened = { version: "13" }
 
 interface PendingPing {
   readonly payload: Uint8Array
@@ -55,7 +70,8 @@ const graceMillis = 1000
 
 /** See the module. */
 export class FramedConnection extends BaseConnection implements Listener {
-  readonly protocol: Protocol
+  readonly protocol: ConnectionProtocol
+  readonly version: Version
   /** Input that came although reading was paused. */
   private held: Array<Uint8Array> | undefined
   private readingPaused = false
@@ -69,7 +85,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   private pingCount = 0
   private transportClosed = false
   private inGrace = false
-  /** What the transport told of its end while an extension worked on a message that came before. */
+  /** What the transport told of its end while messages that came before are not decoded. */
   private endWaits: (() => void) | undefined
 
   constructor(
@@ -77,18 +93,26 @@ export class FramedConnection extends BaseConnection implements Listener {
     private readonly settings: Settings,
     readonly subprotocol: string | undefined,
     private readonly clock: Clock.Clock,
-    readonly agreed: ReadonlyArray<Extension.Agreed>
+    readonly agreed: ReadonlyArray<Extension.Agreed>,
+    { keys, version }: Opened = standard
   ) {
     super(settings.highWaterMark, settings.cleanCloseCodes)
+    this.version = version
     this.protocol =
-      agreed.length === 0
-        ? new Protocol({ ...settings, deferEnd: true })
-        : new Protocol({
-            ...settings,
-            deferEnd: true,
-            pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
-            onProgress: (actions) => this.extensionProgressed(actions)
-          })
+      version === "hixie-76" || version === "hixie-75"
+        ? new HixieProtocol({ ...settings, version, keys })
+        : agreed.length === 0
+          ? new Protocol(settings)
+          : new Protocol({
+              ...settings,
+              pipeline: Extension.open(agreed, { role: settings.role, onDefect: logDefect }),
+              onProgress: (actions) => this.extensionProgressed(actions)
+            })
+  }
+
+  /** Whether the version has text messages only, and no pings. */
+  override get textOnly(): boolean {
+    return this.version !== "13" && this.version !== "8"
   }
 
   get extensions(): ReadonlyArray<Extension.Agreed> {
@@ -101,9 +125,10 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   /** Begins to read; called once. */
   start(): void {
+    if (this.protocol.opening === true) this.startCloseTimer()
     this.transport.open(this)
     const { heartbeat } = this.settings
-    if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed) {
+    if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed && !this.textOnly) {
       this.heartbeatTimer = new Timers.Timer(() => this.beat(heartbeat))
       Timers.of(this.clock).set(this.heartbeatTimer, heartbeat.intervalMillis)
     }
@@ -132,7 +157,7 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   onEnd(): void {
     this.decodeMore()
-    if (this.protocol.busy) {
+    if (this.protocol.busy || this.hasHeld) {
       this.endWaits = () => this.onEnd()
       return
     }
@@ -142,12 +167,13 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   onClose(error: TransportError | undefined): void {
     this.transportClosed = true
-    // What was received can still be taken, whether or not the peer waited for it.
+    // What was received can still be taken, whether or not the peer waited for it (with extensions as much as may be queued).
     this.decodeMore()
     if (this.protocol.busy) {
       this.endWaits = () => this.onClose(error)
       return
     }
+    this.endWaits = undefined
     this.perform(this.protocol.transportClosed(), error)
     this.stopTimers()
     this.held = undefined
@@ -156,8 +182,13 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   /** While the consumer waits everything goes to it; else up to the budget is decoded ahead. */
   private receive(chunk: Uint8Array): void {
-    if (this.consumerWaits) return this.perform(this.protocol.receive(chunk))
     const { maxQueuedBytes, maxQueuedMessages } = this.protocol.limits
+    if (this.consumerWaits) {
+      if (!this.isExtended) return this.perform(this.protocol.receive(chunk))
+      this.perform(this.protocol.receive(chunk, Number.POSITIVE_INFINITY, maxQueuedBytes))
+      if (this.consumerWaits) this.decodeMore()
+      return
+    }
     this.perform(
       this.protocol.receive(chunk, maxQueuedMessages - this.queuedMessages, maxQueuedBytes - this.queuedBytes)
     )
@@ -179,15 +210,33 @@ export class FramedConnection extends BaseConnection implements Listener {
   // ---- from the consumer -----------------------------------------------------------------------------------------------------
 
   protected decodeMore(): void {
-    while (!this.protocol.busy && (this.protocol.paused || this.held !== undefined)) {
-      if (this.protocol.paused) this.perform(this.protocol.resume())
+    while (this.hasHeld && !this.protocol.busy) {
+      const bytes = this.decodableBytes
+      if (bytes <= 0) break
+      if (this.protocol.paused) this.perform(this.protocol.resume(Number.POSITIVE_INFINITY, bytes))
       else {
         const chunk = this.held!.shift()!
         if (this.held!.length === 0) this.held = undefined
-        if (this.info === undefined) this.perform(this.protocol.receive(chunk))
+        if (this.info === undefined) this.perform(this.protocol.receive(chunk, Number.POSITIVE_INFINITY, bytes))
       }
     }
     if (this.protocol.output.size > 0) this.wrote()
+  }
+
+  /** Whether input is there that was not decoded. */
+  private get hasHeld(): boolean {
+    return this.protocol.paused || this.held !== undefined
+  }
+
+  /** Bytes of messages that may be made of what is held back: an extension can make a thousand times as much of it. */
+  private get decodableBytes(): number {
+    if (!this.isExtended) return Number.POSITIVE_INFINITY
+    const { maxQueuedBytes } = this.protocol.limits
+    return this.queuedMessages === 0 ? maxQueuedBytes : maxQueuedBytes - this.queuedBytes
+  }
+
+  private get isExtended(): boolean {
+    return this.agreed.length > 0
   }
 
   /** An extension finished something. */
@@ -195,7 +244,7 @@ export class FramedConnection extends BaseConnection implements Listener {
     this.perform(actions)
     const { protocol } = this
     const { maxQueuedBytes, maxQueuedMessages } = protocol.limits
-    while (!protocol.busy && (protocol.paused || this.held !== undefined)) {
+    while (this.hasHeld && !protocol.busy) {
       if (this.consumerWaits) this.decodeMore()
       else if (this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes) break
       else if (protocol.paused) {
@@ -206,18 +255,24 @@ export class FramedConnection extends BaseConnection implements Listener {
         this.receive(chunk)
       }
     }
-    const { endWaits } = this
-    if (endWaits !== undefined && !protocol.busy) {
-      this.endWaits = undefined
-      endWaits()
-    } else if (!this.isBehind) this.resumeReading()
+    if (!this.endAfterInput() && !this.isBehind) this.resumeReading()
     if (protocol.output.size > 0) this.wrote()
     else this.wakeSenders()
   }
 
+  /** What the transport told of its end comes after all that it brought. */
+  private endAfterInput(): boolean {
+    const { endWaits } = this
+    if (endWaits === undefined || this.protocol.busy || (this.hasHeld && !this.transportClosed)) return false
+    this.endWaits = undefined
+    endWaits()
+    return true
+  }
+
   protected resumeReading(): void {
+    if (this.endWaits !== undefined && this.endAfterInput()) return
     if (!this.readingPaused || this.transportClosed) return
-    if (this.info === undefined && (this.protocol.paused || this.protocol.busy || this.held !== undefined)) return
+    if (this.info === undefined && (this.hasHeld || this.protocol.busy)) return
     this.readingPaused = false
     // What the peer could not send meanwhile is no sign of its death.
     this.alive = true
@@ -278,7 +333,7 @@ export class FramedConnection extends BaseConnection implements Listener {
     this.pings = undefined
     if (pings !== undefined) for (const ping of pings) ping.resume(this.closedFailure(info, cause))
     if (this.heartbeatTimer !== undefined) Timers.of(this.clock).cancel(this.heartbeatTimer)
-    // Whatever comes now is dropped, up to the end of the transport.
+    // Whatever comes now is dropped, up to the end of the transport, and what an extension has not finished by now is not waited for.
     this.held = undefined
     this.resumeReading()
   }
@@ -346,6 +401,7 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   private pingOnce(payload: Uint8Array | undefined): Effect.Effect<Duration.Duration, ConnectionClosed> {
     return Effect.async((resume) => {
+      if (this.textOnly) return resume(Effect.dieMessage(`${this.version} has no pings`))
       if (payload !== undefined && payload.length > Opcode.maxControlPayloadBytes) {
         return resume(Effect.dieMessage("a ping carries at most 125 bytes"))
       }
@@ -357,7 +413,7 @@ export class FramedConnection extends BaseConnection implements Listener {
         )
       }
       const ping: PendingPing = {
-        payload: payload === undefined ? this.nextPingPayload() : payload.slice(),
+        payload: payload === undefined ? this.nextPingPayload() : new Uint8Array(payload),
         sentAt: this.clock.unsafeCurrentTimeNanos(),
         resume
       }
@@ -456,7 +512,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   heartbeatFiber: Fiber.RuntimeFiber<void> | undefined
 
   private startCloseTimer(): void {
-    if (this.transportClosed) return
+    if (this.transportClosed && this.endWaits === undefined) return
     this.closeTimer ??= new Timers.Timer(() => this.closeTimerFired())
     const { closeTimeoutMillis } = this.settings
     // Nobody takes what the peer sent before its close frame: whoever may still come has a second, then it is answered.
@@ -469,6 +525,8 @@ export class FramedConnection extends BaseConnection implements Listener {
       this.inGrace = false
       return Timers.of(this.clock).set(this.closeTimer!, this.settings.closeTimeoutMillis - graceMillis)
     }
+    // It was set for an opening handshake which is over meanwhile.
+    if (this.protocol.state._tag === "Open" && this.protocol.opening !== true) return
     // The peer's close frame may be in what was held back.
     this.decodeMore()
     this.perform(this.protocol.closeTimerFired())
@@ -487,7 +545,10 @@ export class FramedConnection extends BaseConnection implements Listener {
   }
 
   protected cut(): void {
-    if (this.transportClosed) return
+    if (this.transportClosed) {
+      if (this.endWaits !== undefined) this.perform(this.protocol.transportClosed())
+      return
+    }
     // Nothing is to be read any more, so the end of the conversation need not resume it.
     this.readingPaused = false
     this.perform(this.protocol.transportClosed())

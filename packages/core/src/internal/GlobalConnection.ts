@@ -6,10 +6,10 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
-import { type ExtensionOffer, parseExtensions } from "../engine/headerGrammar.js"
+import type { ExtensionOffer } from "../engine/headerGrammar.js"
 import * as Limits from "../engine/Limits.js"
 import { portable } from "../engine/Natives.js"
 import type { CloseFrame, CloseInfo } from "../engine/Protocol.js"
@@ -17,6 +17,7 @@ import type { Kind, Message } from "../Message.js"
 import type { ConnectOptions, Service } from "../WebSocketClient.js"
 import { type ConnectionClosed, HandshakeError, TransportError } from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
+import { collect } from "./collect.js"
 import * as Timers from "./timers.js"
 
 /** See `WebSocketClient`. @since 0.1.0 */
@@ -140,7 +141,7 @@ const construct = (
   })
 
 /** Options that only our own handshake and frames can fulfil. */
-const lacking = ["headers", "origin", "heartbeat", "phaseTimeouts", "followRedirects"] as const
+const lacking = ["headers", "origin", "version", "heartbeat", "phaseTimeouts", "followRedirects"] as const
 
 /** The service over `constructor`, which is asked for at every `connect`. */
 export const client = (constructor: () => WebSocketConstructor | undefined): Service => ({
@@ -157,6 +158,7 @@ export const client = (constructor: () => WebSocketConstructor | undefined): Ser
 
 class GlobalConnection extends BaseConnection implements Connection {
   readonly role = "client"
+  readonly version = "13"
   /** What came and no consumer asked for yet; the limits are about it. */
   private backlog: Array<Message> = []
   private backlogBytes = 0
@@ -184,7 +186,20 @@ class GlobalConnection extends BaseConnection implements Connection {
   }
 
   get extensions(): ReadonlyArray<ExtensionOffer> {
-    return parseExtensions(this.socket.extensions ?? "") ?? []
+    return (this.socket.extensions ?? "").split(",").flatMap((text) => {
+      // The platform has checked it; what it agrees to has no quoted strings.
+      const [name = "", ...params] = text.split(";").map((part) => part.trim())
+      if (name === "") return []
+      return [
+        {
+          name,
+          params: params.map((param) => {
+            const [key = "", value = true] = param.split("=", 2)
+            return { name: key, value }
+          })
+        }
+      ]
+    })
   }
 
   get subprotocol(): string | undefined {
@@ -372,32 +387,3 @@ const isLarger = (message: Message, maxBytes: number): boolean => {
   if (message.length > maxBytes) return true
   return typeof message === "string" && message.length * 3 > maxBytes && portable.textByteLength(message) > maxBytes
 }
-
-const collect = <E, R>(
-  kind: Kind,
-  pieces: Stream.Stream<Message, E, R>,
-  maxSize: number
-): Effect.Effect<Message, E, R> =>
-  Effect.suspend(() => {
-    const collected: Array<Message> = []
-    let size = 0
-    const each = (piece: Message): Effect.Effect<void> => {
-      if ((kind === "text") !== (typeof piece === "string")) {
-        return Effect.dieMessage(`a ${kind} message is made of ${kind === "text" ? "strings" : "Uint8Arrays"}`)
-      }
-      size += piece.length
-      if (size > maxSize) return Effect.dieMessage(`sendFragments collects at most ${maxSize} bytes on this platform`)
-      collected.push(piece)
-      return Effect.void
-    }
-    return Effect.map(Stream.runForEach(pieces, each), () => {
-      if (kind === "text") return collected.join("")
-      const whole = new Uint8Array(size)
-      let offset = 0
-      for (const piece of collected as Array<Uint8Array>) {
-        whole.set(piece, offset)
-        offset += piece.length
-      }
-      return whole
-    })
-  })

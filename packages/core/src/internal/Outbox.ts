@@ -58,7 +58,7 @@ export class Outbox<E> {
   private wait(messages: ReadonlyArray<Message>, next: number): Effect.Effect<void, E> {
     return Effect.async<void, E>((resume) => {
       // The fiber may have yielded since it looked.
-      if (this.connection !== undefined || this.end !== undefined) return resume(this.send(messages, next))
+      if (this.connection?.unsafeIsOpen() === true || this.end !== undefined) return resume(this.send(messages, next))
       const waiting: Waiting<E> = { messages, next, resume }
       this.senders.push(waiting)
       return Effect.sync(() => {

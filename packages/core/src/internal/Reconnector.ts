@@ -24,11 +24,19 @@ import * as CloseCode from "../engine/CloseCode.js"
 import type { Message } from "../Message.js"
 import type { OutboxFull, Reconnecting, Status, Stopped, StopReason } from "../Reconnecting.js"
 import type { ConnectOptions, Service } from "../WebSocketClient.js"
-import { ConnectionClosed, type ConnectionError, HandshakeError, MessageError } from "../WebSocketError.js"
+import {
+  ConnectionClosed,
+  type ConnectionError,
+  HandshakeError,
+  MessageError,
+  type ResumeGap
+} from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
 import type { Half } from "./contractMessages.js"
+import { lost } from "./lost.js"
 import { Outbox, type Overflow } from "./Outbox.js"
 import { refuse } from "./refuse.js"
+import type { ResumeClient } from "./resumeClient.js"
 import { retryAfterMillis } from "./retry.js"
 
 export interface Settings {
@@ -49,6 +57,8 @@ export interface Settings {
   readonly connectOptions: ConnectOptions
   readonly onOpen: ((socket: unknown) => Effect.Effect<unknown, any, any>) | undefined
   readonly onOpenMillis: number
+  readonly resume: Effect.Effect<ResumeClient, never, any> | undefined
+  readonly onGap: ((gap: ResumeGap) => Effect.Effect<unknown, any, any>) | undefined
   readonly schedule: Schedule.Schedule<unknown, any, any>
   readonly resetAfterMillis: number
   readonly maxRetryAfterMillis: number
@@ -67,11 +77,19 @@ interface Socket {
   readonly take: Effect.Effect<unknown, Failure>
 }
 
-/** A connection that opened, until its messages are taken. */
+/** A connection that opened, until its messages are taken. With `resume` it spans the connections that are dialed. */
 interface Session {
   readonly raw: BaseConnection & Connection
   readonly socket: Socket
-  readonly scope: Scope.CloseableScope
+  /** What was dialed last. */
+  physical: BaseConnection & Connection
+  scope: Scope.CloseableScope
+  /** Waits until what was dialed has ended. */
+  ended: Effect.Effect<unknown>
+  /** Ends what spans connections when no other comes. */
+  readonly abandon: (() => void) | undefined
+  /** Whether the fiber that dials looks at it. */
+  isAttended: boolean
   /** Whether the consumer is at it. */
   inUse: boolean
   /** The message that did not fit, if that ended it. */
@@ -88,7 +106,8 @@ export const start = (settings: Settings): Effect.Effect<Reconnecting<any, any, 
       const sessions = yield* Scope.fork(scope, ExecutionStrategy.sequential)
       const status = yield* SubscriptionRef.make<Status<unknown>>({ _tag: "Connecting", attempt: 1 })
       const context = yield* Effect.context<unknown>()
-      const reconnector = new Reconnector(settings, sessions, status, context)
+      const resume = settings.resume === undefined ? undefined : yield* settings.resume
+      const reconnector = new Reconnector(settings, sessions, status, context, resume)
       // The last finalizer that is added runs first: no attempt begins while connections are being closed.
       reconnector.fiber = yield* Effect.forkIn(Effect.interruptible(reconnector.run), scope)
       yield* Scope.addFinalizer(scope, reconnector.stop("Scope", undefined))
@@ -100,6 +119,8 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
   fiber: Fiber.RuntimeFiber<void> | undefined
   private readonly outbox: Outbox<Stopped | OutboxFull>
   private sessions: Array<Session> = []
+  /** Connections that counted as open. */
+  private readonly opened = new WeakSet<BaseConnection>()
   private end: { readonly reason: StopReason; readonly cause: Cause.Cause<unknown> | undefined } | undefined
   private claimed = false
   private wakeConsumer: (() => void) | undefined
@@ -110,7 +131,8 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
     private readonly settings: Settings,
     private readonly scope: Scope.Scope,
     readonly status: SubscriptionRef.SubscriptionRef<Status<unknown>>,
-    private readonly context: Context.Context<unknown>
+    private readonly context: Context.Context<unknown>,
+    private readonly resume: ResumeClient | undefined
   ) {
     this.outbox = new Outbox<Stopped | OutboxFull>(settings.maxMessages, settings.overflow, () =>
       Effect.fail(settings.full(settings.maxMessages))
@@ -138,16 +160,23 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
         } else {
           const session = exit.value
           const { raw } = session
+          session.isAttended = true
           const opened = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
           self.publish(session)
           yield* self.set({ _tag: "Open", attempt, connections: ++connections, subprotocol: raw.subprotocol })
           yield* self.outbox.attach(raw)
-          yield* raw.closed
+          yield* session.ended
           self.outbox.detach()
-          const failure = session.invalid ?? raw.unsafeFailure()
-          yield* self.settle(session)
-          clean = failure === undefined
-          cause = failure ?? (yield* endOf(raw))
+          session.isAttended = false
+          if (raw.unsafeIsOver()) {
+            const failure = session.invalid ?? raw.unsafeFailure()
+            yield* self.settle(session)
+            clean = failure === undefined
+            cause = failure ?? (yield* endOf(raw))
+          } else {
+            cause = yield* endOf(session.physical)
+            yield* Effect.forkIn(Scope.close(session.scope, Exit.void), self.scope)
+          }
           const closed = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
           if (closed - opened >= resetAfterMillis) {
             attempt = 0
@@ -173,19 +202,18 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
 
   /** A session that is ready; all that it opened is closed when it fails or is interrupted. */
   private get dial(): Effect.Effect<Session, unknown, any> {
-    const { client, connectOptions, onOpen, onOpenMillis, request, typed } = this.settings
+    const { client, connectOptions, onOpen, request, typed } = this.settings
+    const { resume } = this
+    const self = this
     const attempt = (scope: Scope.CloseableScope) =>
       Effect.gen(function* () {
         const { headers, subprotocols, url } = yield* request
-        const raw = yield* client.connect(url, { ...connectOptions, headers, subprotocols })
-        if (!(raw instanceof BaseConnection)) return yield* Effect.dieMessage("not a connection of this library")
-        const socket = yield* typed(raw)
-        if (onOpen !== undefined) {
-          const ended = Effect.flatMap(raw.closed, () => Effect.flatMap(endOf(raw), Effect.fail))
-          yield* Effect.raceFirst(Effect.timeoutFail(onOpen(socket), timedOut(onOpenMillis)), ended)
-        }
-        const session: Session = { raw, socket, scope, inUse: false, invalid: undefined, isOver: false }
-        return session
+        const physical = yield* client.connect(url, { ...connectOptions, headers, subprotocols })
+        if (!(physical instanceof BaseConnection)) return yield* Effect.dieMessage("not a connection of this library")
+        if (resume !== undefined) return yield* self.continueOn(physical, scope, resume)
+        const socket = yield* typed(physical)
+        if (onOpen !== undefined) yield* self.whileOpen(physical, onOpen(socket))
+        return newSession(physical, socket, physical, scope, physical.closed, undefined)
       })
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.fork(this.scope, ExecutionStrategy.sequential), (scope) =>
@@ -194,6 +222,56 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
         )
       )
     )
+  }
+
+  /** Lets the session go on over a connection that opened, or begins one. */
+  private continueOn(
+    physical: BaseConnection & Connection,
+    scope: Scope.CloseableScope,
+    resume: ResumeClient
+  ): Effect.Effect<Session, unknown, any> {
+    const { onGap, onOpen, typed } = this.settings
+    const self = this
+    return Effect.gen(function* () {
+      const { abandon, connection, ended, isFresh } = yield* Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          const greeted = yield* restore(resume.greet(physical))
+          // Leaving says that the session is over; a connection that was lost is no reason for that.
+          yield* Scope.addFinalizerExit(scope, (exit) => {
+            const { connection, discard } = greeted
+            if (!self.opened.has(connection)) discard()
+            else if (self.end === undefined && !connection.unsafeIsOver()) return Effect.void
+            return connection.leave(exit)
+          })
+          return { ...greeted, ended: Fiber.await(yield* Effect.forkDaemon(greeted.pump)) }
+        })
+      )
+      const known = self.sessions.find(({ raw }) => raw === connection)
+      if (known !== undefined) {
+        known.physical = physical
+        known.scope = scope
+        known.ended = ended
+        return known
+      }
+      const { gap } = resume
+      if (gap !== undefined) {
+        if (onGap === undefined) {
+          resume.gap = undefined
+          return yield* new ConnectionClosed({ info: lost, cause: gap })
+        }
+        yield* self.whileOpen(physical, onGap(gap))
+        resume.gap = undefined
+      }
+      const socket = yield* typed(connection)
+      if (isFresh && onOpen !== undefined) yield* self.whileOpen(physical, onOpen(socket))
+      return newSession(connection, socket, physical, scope, ended, abandon)
+    })
+  }
+
+  /** Runs what precedes `Open`: not after the connection has ended, and not too long. */
+  private whileOpen<E, R>(raw: BaseConnection & Connection, effect: Effect.Effect<unknown, E, R>) {
+    const ended = Effect.flatMap(endOf(raw), Effect.fail)
+    return Effect.raceFirst(Effect.timeoutFail(effect, timedOut(this.settings.onOpenMillis)), ended)
   }
 
   private wait(millis: number): Effect.Effect<void> {
@@ -217,7 +295,8 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
   // ---- sessions and their consumer ---------------------------------------------------------------------------------------
 
   private publish(session: Session): void {
-    this.sessions.push(session)
+    this.opened.add(session.raw)
+    if (!this.sessions.includes(session)) this.sessions.push(session)
     this.wakeConsumer?.()
   }
 
@@ -289,7 +368,7 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
         // A function that was asked about it may have left the connection open.
         refuse(session.raw, error)
         // The fiber that dials has turned away from a session that was over, and can't see why its messages end.
-        if (session.isOver && !this.settings.retryable(error)) {
+        if (!session.isAttended && !this.settings.retryable(error)) {
           return Effect.zipRight(this.drop(session), this.shut("Final", Cause.fail(error)))
         }
       }
@@ -377,6 +456,8 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
       this.end = { reason, cause }
       const failure = cause === undefined ? undefined : Cause.squash(cause)
       this.outbox.stop(Effect.fail(this.settings.stopped(reason, failure)))
+      // What waits for another connection waits in vain. `close` says so itself, and what is open closes.
+      if (reason !== "Closed") for (const { abandon, isAttended } of this.sessions) if (!isAttended) abandon?.()
       this.wakeConsumer?.()
       return SubscriptionRef.set(this.status, { _tag: "Closed", reason, cause })
     })
@@ -408,6 +489,26 @@ class Reconnector implements Reconnecting<unknown, unknown, unknown> {
     return this.sessions.filter(({ raw }) => !raw.unsafeIsOver())
   }
 }
+
+const newSession = (
+  raw: Session["raw"],
+  socket: Socket,
+  physical: Session["physical"],
+  scope: Scope.CloseableScope,
+  ended: Session["ended"],
+  abandon: Session["abandon"]
+): Session => ({
+  raw,
+  socket,
+  physical,
+  scope,
+  ended,
+  abandon,
+  isAttended: false,
+  inUse: false,
+  invalid: undefined,
+  isOver: false
+})
 
 /** How a connection that ended did so. */
 const endOf = (raw: BaseConnection): Effect.Effect<ConnectionError> =>

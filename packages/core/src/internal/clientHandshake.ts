@@ -4,6 +4,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type { HandshakeResponse } from "../Connection.js"
 import type * as Extension from "../engine/Extension.js"
 import * as Handshake from "../engine/Handshake.js"
 import * as HttpBody from "../engine/HttpBody.js"
@@ -97,6 +98,7 @@ export type Answer =
   | {
       readonly _tag: "Accepted"
       readonly subprotocol: string | undefined
+      readonly response: HandshakeResponse
       readonly extensions: ReadonlyArray<Extension.Agreed>
     }
   | {
@@ -105,6 +107,12 @@ export type Answer =
       readonly location: string
       readonly headers: Handshake.Headers
     }
+
+const responseOf = ({ headers, rawHeaders, status }: HttpHead.ResponseHead): HandshakeResponse => ({
+  status,
+  headers,
+  setCookies: rawHeaders.flatMap(([name, value]) => (name.toLowerCase() === "set-cookie" ? [value] : []))
+})
 
 type Done = (effect: Effect.Effect<Answer, HandshakeError>) => void
 
@@ -193,7 +201,7 @@ export class HandshakeTransport implements Transport, Listener {
     })
     if (result101._tag === "Rejected") return this.fail("Invalid", result101.message, head)
     if (rest.length > 0) this.held = [rest]
-    this.settle(Effect.succeed(result101))
+    this.settle(Effect.succeed({ ...result101, response: responseOf(head) }))
   }
 
   /** An empty `chunk` may be all that there is of a body without bytes. */

@@ -25,6 +25,7 @@ export interface Wishes {
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   readonly headers?: PlatformHeaders.Input | undefined
   readonly origin?: string | undefined
+  readonly version?: 13 | 8 | undefined
 }
 
 const schemes: { readonly [scheme: string]: "ws:" | "wss:" | undefined } = {
@@ -149,6 +150,7 @@ export const request = (place: Place, wishes: Wishes, redirectable: boolean): Re
     subprotocols,
     extensions,
     origin: wishes.origin,
+    version: wishes.version,
     headers: place.headers
   })
   if (typeof text !== "string") return invalid(`${text.message} (${text.field})`, place.url)

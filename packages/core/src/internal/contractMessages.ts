@@ -168,6 +168,9 @@ class Typed<In, Out> implements TypedConnection<In, Out> {
   get role() {
     return this.raw.role
   }
+  get version() {
+    return this.raw.version
+  }
   get subprotocol() {
     return this.raw.subprotocol
   }

@@ -1,7 +1,7 @@
 /**
  * Which ends of a connection a client tries again after, and when the server says so.
  */
-import { type ConnectionError, HandshakeError, type MessageError } from "../WebSocketError.js"
+import { type ConnectionClosed, type ConnectionError, HandshakeError, type MessageError } from "../WebSocketError.js"
 
 /** Close codes after which the same would happen again, or which say that all is done. */
 const finalCloseCodes: ReadonlySet<number> = new Set([
@@ -22,7 +22,7 @@ export const isRetryable = (error: unknown): boolean => {
     case "HandshakeError":
       return isRetryableHandshake(error as HandshakeError)
     case "ConnectionClosed":
-      return !finalCloseCodes.has((error as Extract<ConnectionError, { _tag: "ConnectionClosed" }>).code)
+      return isRetryableClose(error as ConnectionClosed)
     case "ProtocolError" satisfies ConnectionError["_tag"]:
     case "MessageError" satisfies MessageError["_tag"]:
       return false
@@ -30,6 +30,10 @@ export const isRetryable = (error: unknown): boolean => {
       return true
   }
 }
+
+/** A gap is told: whoever wants to go on after it says so (`onGap`, `retryable`). */
+const isRetryableClose = ({ cause, code }: ConnectionClosed): boolean =>
+  !finalCloseCodes.has(code) && cause?._tag !== "ResumeGap"
 
 /** Answers that may be others a moment later: 408, 425, 429, and 5xx but for 501 and 505. */
 const isRetryableHandshake = ({ phase, reason, status = 0 }: HandshakeError): boolean => {

@@ -59,7 +59,7 @@ describe("Handshake", () => {
         subprotocols: ["chat", "superchat"],
         extensions: [],
         origin: "http://example.com",
-        version: 13
+        version: "13"
       })
     })
     it("extension offers are given in order", () => {

@@ -216,6 +216,7 @@ describe("HttpHead", () => {
       ["HeaderName", 400, "name that is no token", request("a(b: c\r\n")],
       ["HeaderName", 400, "name beyond ASCII", request("\xe9: c\r\n")],
       ["ContentLength", 400, "two lengths (§6.3)", request("Content-Length: 5\r\nContent-Length: 6\r\n")],
+      ["ContentLength", 400, "one length twice", request("Content-Length: 5\r\ncontent-length: 5\r\n")],
       ["ContentLength", 400, "two forms of one length", request("Content-Length: 5\r\nContent-Length: 05\r\n")],
       ["ContentLength", 400, "a list of lengths", request("Content-Length: 5, 5\r\n")],
       ["ContentLength", 400, "signed length", request("Content-Length: +5\r\n")],

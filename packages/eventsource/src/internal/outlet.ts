@@ -30,7 +30,9 @@ export interface Outlet {
 }
 
 interface Emitter {
+  readonly on: (event: string, listener: () => void) => unknown
   readonly once: (event: string, listener: () => void) => unknown
+  readonly listeners: (event: string) => ReadonlyArray<() => void>
   readonly removeListener: (event: string, listener: () => void) => unknown
 }
 
@@ -42,6 +44,7 @@ interface NodeWritable extends Emitter {
 
 interface NodeSocket extends NodeWritable {
   readonly writable: boolean
+  readonly destroyed: boolean
   readonly cork: () => void
   readonly uncork: () => void
   readonly destroySoon: () => void
@@ -91,11 +94,44 @@ export const fromNode = (response: NodeResponse): Outlet =>
 export const ownsSocket = (response: NodeResponse): response is NodeResponse & { readonly socket: NodeSocket } =>
   isHttp1(response) && response.socket?._httpMessage === response
 
+/** Whether a response can still be begun, and its end would be told. */
+export const isOpen = (response: NodeResponse): boolean =>
+  ownsSocket(response) && !response.writableEnded && !response.destroyed && !response.socket.destroyed
+
+/**
+ * Lets the platform find the response ended, which it asks each time before it would send one: once when all pre-response
+ * handlers have run, and again behind middleware that made a request of its own. The response is itself again when it ends.
+ */
+export const settle = (response: NodeResponse): void => {
+  Object.defineProperty(response, "writableEnded", { value: true, configurable: true })
+}
+
+const unsettle = (response: { writableEnded?: boolean }): void => {
+  delete response.writableEnded
+}
+
+/**
+ * Takes the platform's listener off the response, which interrupts the fiber of the request when the client leaves. That has
+ * ended, and would be kept as long as the connection lives: 5 KB. (Were it not recognised, nothing else would be wrong.)
+ */
+export const forgetFiber = (response: NodeResponse): void => {
+  // The platform adds it after the first run of the request's fiber, which may have been the only one.
+  queueMicrotask(() => {
+    for (const listener of response.listeners("close")) {
+      if (String(listener).includes("unsafeInterruptAsFork")) response.removeListener("close", listener)
+    }
+  })
+}
+
 /**
  * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
  * for each call, with the head of the chunk in it, where `response.write` makes four.
  */
 class SocketOutlet implements Outlet {
+  // Known from the head on: to ask the response for each write was a tenth of a fan-out.
+  private chunked = false
+  private ended = false
+
   constructor(
     private readonly response: NodeResponse,
     private readonly socket: NodeSocket
@@ -104,13 +140,18 @@ class SocketOutlet implements Outlet {
   open(first: Wire) {
     this.socket.cork()
     this.response.flushHeaders()
+    this.chunked = this.response.chunkedEncoding === true
     this.write(first)
     this.socket.uncork()
   }
 
   write({ chunk, plain }: Wire) {
-    const { response, socket } = this
-    if (socket.writable && !response.writableEnded) socket.write(response.chunkedEncoding === true ? chunk : plain)
+    if (!this.ended && this.socket.writable) this.socket.write(this.chunked ? chunk : plain)
+  }
+
+  private close() {
+    this.ended = true
+    unsettle(this.response)
   }
 
   taken() {
@@ -131,16 +172,18 @@ class SocketOutlet implements Outlet {
   }
 
   end(patience?: number) {
+    this.close()
     if (patience !== undefined) resetAfter(this.socket, patience)
     this.response.end()
   }
 
   abort(done: () => void) {
     const { response, socket } = this
+    this.close()
     if (!socket.writable) {
       response.end()
       done()
-    } else if (response.chunkedEncoding === true) {
+    } else if (this.chunked) {
       // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
       // end, which tells it that the response is done, writes nothing any more.
       resetAfter(socket, patience)

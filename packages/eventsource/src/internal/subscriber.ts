@@ -2,6 +2,7 @@
  * One open response: how much it may hold, and what happens beyond that. Streams and broadcasts write to it.
  */
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import type { Outlet } from "./outlet.js"
 import { lend, type Wire } from "./wire.js"
 
@@ -13,6 +14,11 @@ export interface Allowance {
   readonly slowReader: SlowReader
   readonly maxBufferedBytes: number
 }
+
+/** Events that were not sent because their reader was slow. */
+export const droppedEvents = Metric.counter("eventsource_dropped_events_total", { incremental: true })
+
+const countDropped = (events: number): void => droppedEvents.unsafeUpdate(events, [])
 
 /**
  * How much may be written before others get their turn. The kernel takes what a fast reader reads at once, so that writing
@@ -30,17 +36,13 @@ const nextTurn: Effect.Effect<void> = Effect.async<void>((resume) => {
 })
 
 export class Subscriber {
-  /** Events that were not sent because the reader was slow. */
-  dropped = 0
-  /** Set by whoever serves the subscriber: called when the policy cuts it. */
-  onCut: () => void = () => {}
-
   private sinceTurn = 0
 
   constructor(
     readonly outlet: Outlet,
-    readonly allowance: Allowance,
-    private readonly countDropped: (events: number) => void
+    private readonly allowance: Allowance,
+    /** Whoever serves the subscriber, and breaks its connection when the policy says so. */
+    private readonly owner: { cut(): void }
   ) {}
 
   /** Writes bytes that hold this many events, or does what the policy says. True: the policy is to wait, and it is time to. */
@@ -56,9 +58,8 @@ export class Subscriber {
       this.outlet.write(wire)
       return false
     }
-    this.dropped += events
-    this.countDropped(events)
-    if (slowReader === "cut") this.onCut()
+    countDropped(events)
+    if (slowReader === "cut") this.owner.cut()
     return false
   }
 

@@ -142,11 +142,15 @@ class Context {
     stream._chunkSize = poolStepBytes
     stream._outBuffer = Buffer.allocUnsafe(poolStepBytes)
     stream._outOffset = 0
-    // Called when all input is consumed; a stream that ends before pushes `null` instead.
-    stream._processChunk(input, Z_SYNC_FLUSH, () => this.finishPooled(input.length))
     this.pooledBytes = input.length
+    // Called when all input is consumed; a stream that ends before pushes `null` and, depending on Node's version, calls too.
+    stream._processChunk(input, Z_SYNC_FLUSH, () => this.finishPooled(this.pooledConsumed))
   }
   private pooledBytes = 0
+
+  private get pooledConsumed(): number {
+    return this.stream === undefined ? 0 : this.pooledBytes - this.stream._writeState[1]!
+  }
 
   private pushed(chunk: Uint8Array | null): boolean {
     if (this.done === undefined || this.stream === undefined) return false
@@ -156,7 +160,7 @@ class Context {
       this.length += chunk.length
       if (this.length <= this.limit) return true
     }
-    const consumed = this.pooledBytes - this.stream._writeState[1]!
+    const consumed = this.pooledConsumed
     // Node is in the middle of its own step.
     process.nextTick(() => this.finishPooled(consumed))
     return false
@@ -176,7 +180,8 @@ class Context {
     return this.length
   }
 
-  private spill(): void {
+  /** Moves output out of `scratch`. */
+  spill(): void {
     if (this.inScratch === 0) return
     this.pieces ??= []
     this.pieces.push(Buffer.from(scratch.subarray(0, this.inScratch)))
@@ -385,6 +390,8 @@ export class Inflater implements Decompressor {
     maxBytes: number,
     done: (result: Uint8Array | Failure) => void
   ): Uint8Array | Failure | undefined {
+    // Not DEFLATE in the letter (§7.2.3.6 has a byte); it would spoil the context, and what is meant is clear.
+    if (payload.length === 0) return noBytes
     if (payload.length > syncBytes) {
       this.pool.run(() => this.startPooled(this.begin(maxBytes, done), payload))
       return undefined
@@ -396,6 +403,8 @@ export class Inflater implements Decompressor {
       const consumed = message.context.step(input, limit)
       if (message.context.outputLength > limit && limit < maxBytes && consumed >= 0) {
         const rest = input.subarray(consumed)
+        // It may have to wait, while other contexts write to the scratch memory.
+        message.context.spill()
         this.pool.run(() => this.startPooled(message, rest))
         return undefined
       }
@@ -520,25 +529,73 @@ export class OneShotInflater implements Decompressor {
     maxBytes: number,
     done: (result: Uint8Array | Failure) => void
   ): Uint8Array | Failure | undefined {
-    const options = { windowBits: this.windowBits, finishFlush: Z_SYNC_FLUSH, maxOutputLength: Math.max(1, maxBytes) }
     const input = Buffer.concat([payload, tail])
-    if (payload.length <= syncBytes) {
+    if (payload.length > syncBytes) {
+      this.inflateLater(input, noBytes, 0, maxBytes, done)
+      return undefined
+    }
+    let output: Buffer = noBytes
+    for (let at = 0, streams = 0; at < payload.length || streams === 0; streams++) {
+      if (streams > maxFinalBlocks) return "invalid"
       try {
-        return Zlib.inflateRawSync(input, options)
+        const { buffer, engine } = Zlib.inflateRawSync(
+          input.subarray(at),
+          this.options(output, maxBytes)
+        ) as unknown as Info
+        if (output.length + buffer.length > maxBytes) return "too big"
+        output = streams === 0 ? buffer : Buffer.concat([output, buffer])
+        at += engine.bytesWritten
       } catch (cause) {
         return failureOf(cause)
       }
     }
-    Zlib.inflateRaw(input, options, (cause, result) => {
-      if (!this.closed) done(cause === null ? result : failureOf(cause))
+    return output
+  }
+
+  private inflateLater(
+    input: Buffer,
+    output: Buffer,
+    streams: number,
+    maxBytes: number,
+    done: (result: Uint8Array | Failure) => void
+  ): void {
+    Zlib.inflateRaw(input, this.options(output, maxBytes), (cause, result) => {
+      if (this.closed) return
+      if (cause !== null) return done(failureOf(cause))
+      const { buffer, engine } = result as unknown as Info
+      const length = output.length + buffer.length
+      if (length > maxBytes) return done("too big")
+      const all = streams === 0 ? buffer : Buffer.concat([output, buffer])
+      const rest = input.subarray(engine.bytesWritten)
+      if (rest.length <= tail.length) return done(all)
+      if (streams === maxFinalBlocks) return done("invalid")
+      this.inflateLater(rest, all, streams + 1, maxBytes, done)
     })
-    return undefined
+  }
+
+  /** For what follows `output`: a final block ends the DEFLATE stream, not the message (RFC 7692 §7.2.3.4). */
+  private options(output: Buffer, maxBytes: number): Zlib.ZlibOptions {
+    const options = {
+      windowBits: this.windowBits,
+      finishFlush: Z_SYNC_FLUSH,
+      maxOutputLength: Math.max(1, maxBytes - output.length),
+      info: true
+    }
+    return output.length === 0 ? options : { ...options, dictionary: output.subarray(-0x8000) }
   }
 
   close(): void {
     this.closed = true
   }
 }
+
+/** What Node's functions give with `info`. */
+interface Info {
+  readonly buffer: Buffer
+  readonly engine: { readonly bytesWritten: number }
+}
+
+const noBytes = Buffer.alloc(0)
 
 const failureOf = (cause: unknown): Failure =>
   (cause as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE" ? "too big" : "invalid"

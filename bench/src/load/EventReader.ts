@@ -1,0 +1,177 @@
+/**
+ * One reader of an event stream: a plain TCP socket, one request, a body in chunks or up to the end. Decodes just enough
+ * of the format to learn what a server's events look like; from then on they are compared byte for byte.
+ */
+import { connect as connectTcp, type Socket } from "node:net"
+import type { BenchEvent } from "../servers/sse/harness.js"
+
+export interface EventReader {
+  readonly socket: Socket
+  /** Gets bytes of the body, `from` to `to` of a buffer that is written over after the call. */
+  onBody: (buffer: Buffer, from: number, to: number) => void
+  onEnd: (cause: Error | undefined) => void
+}
+
+/** One buffer for the reads of all connections: each read is handled before the next one begins. */
+const readBuffer = Buffer.alloc(512 * 1024)
+
+/** Asks for `path`. `onOpen` runs after the first bytes of the body. A wrong answer destroys the socket with that error. */
+export const connect = (port: number, path: string, onOpen: (reader: EventReader) => void): EventReader => {
+  let head: string | undefined = ""
+  let isOpen = false
+  let chunks: Chunks | undefined
+  const receiveBody = (from: number, to: number): void => {
+    if (chunks === undefined) reader.onBody(readBuffer, from, to)
+    else chunks.receive(readBuffer, from, to, reader.onBody)
+    if (isOpen) return
+    isOpen = true
+    onOpen(reader)
+  }
+  const receive = (count: number): void => {
+    if (head === undefined) return receiveBody(0, count)
+    const before = head.length
+    head += readBuffer.toString("latin1", 0, count)
+    const end = head.indexOf("\r\n\r\n")
+    if (end < 0) return
+    if (!/^HTTP\/1\.1 200 .*\r\ncontent-type: *text\/event-stream/is.test(head)) {
+      throw new Error(`not an event stream: ${head.slice(0, 200)}`)
+    }
+    chunks = /\r\ntransfer-encoding: *chunked\r\n/i.test(head) ? new Chunks() : undefined
+    head = undefined
+    const used = end + 4 - before
+    if (used < count) receiveBody(used, count)
+  }
+  const socket = connectTcp({
+    port,
+    host: "127.0.0.1",
+    noDelay: true,
+    onread: {
+      buffer: readBuffer,
+      callback: (count) => {
+        try {
+          receive(count)
+        } catch (error) {
+          socket.destroy(error instanceof Error ? error : new Error(String(error)))
+        }
+        return true
+      }
+    }
+  })
+  const reader: EventReader = { socket, onBody: () => {}, onEnd: () => {} }
+  let cause: Error | undefined
+  socket.on("error", (error) => {
+    cause = error
+  })
+  socket.on("close", () => reader.onEnd(cause))
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: text/event-stream\r\n\r\n`)
+  return reader
+}
+
+/** A chunked body (RFC 9112 §7.1), without extensions. */
+class Chunks {
+  private size = ""
+  /** Bytes that the chunk under way still has, with the CR and LF after its data. */
+  private left = 0
+
+  receive(buffer: Buffer, from: number, to: number, onBody: EventReader["onBody"]): void {
+    while (from < to) {
+      if (this.left > 0) {
+        const end = Math.min(to, from + this.left)
+        const dataEnd = Math.min(end, from + this.left - 2)
+        if (dataEnd > from) onBody(buffer, from, dataEnd)
+        this.left -= end - from
+        from = end
+        continue
+      }
+      const byte = buffer[from++]!
+      if (byte !== 0x0a) {
+        this.size += String.fromCharCode(byte)
+        continue
+      }
+      const size = /^[0-9a-f]{1,8}\r$/i.test(this.size) ? Number.parseInt(this.size, 16) : 0
+      if (size === 0) throw new Error(`not the head of a chunk with data: ${JSON.stringify(this.size)}`)
+      this.size = ""
+      this.left = size + 2
+    }
+  }
+}
+
+const blankLine = /\r\n\r\n|\n\n|\r\r/
+
+/** The events of a whole piece of a stream, by the rules that benchmark servers make use of. */
+export const decode = (text: string): ReadonlyArray<BenchEvent> =>
+  text
+    .split(blankLine)
+    .map((block) => Object.fromEntries(block.split(/\r\n|\n|\r/).map((line) => line.split(/: ?(.*)/s))))
+    .filter((fields) => "data" in fields)
+    .map(({ data, event = "message", id = "" }) => ({ data, event, id }))
+
+/** Where the block that ends first ends; undefined while none is complete. */
+export const blockEnd = (text: string): number | undefined => {
+  const end = blankLine.exec(text)
+  return end === null ? undefined : end.index + end[0].length
+}
+
+/** Long enough that most reads are one comparison. */
+const ringBytes = 64 * 1024
+
+/** Counts and checks events against the bytes that were learned. Comments between them are skipped. */
+export class EventChecker {
+  private readonly ring: Buffer
+  private at = 0
+  private partial = 0
+  /** Line breaks in a row, inside a comment. */
+  private breaks: number | undefined
+
+  constructor(
+    blocks: ReadonlyArray<Buffer>,
+    private readonly blockBytes = blocks[0]!.length
+  ) {
+    const whole = Buffer.concat(blocks)
+    if (whole.length !== blockBytes * blocks.length) throw new Error("events of different lengths")
+    const times = Math.max(1, Math.floor(ringBytes / whole.length))
+    this.ring = Buffer.concat(Array.from({ length: times }, () => whole))
+  }
+
+  /** Returns how many events ended. */
+  receive(buffer: Buffer, from: number, to: number): number {
+    let count = 0
+    while (from < to) {
+      if (this.breaks !== undefined || (this.partial === 0 && buffer[from] === 0x3a)) {
+        from = this.skipComment(buffer, from, to)
+        continue
+      }
+      const run = Math.min(to - from, this.ring.length - this.at)
+      if (this.ring.compare(buffer, from, from + run, this.at, this.at + run) === 0) {
+        count += this.advance(run)
+        from += run
+        continue
+      }
+      const piece = Math.min(to - from, this.blockBytes - this.partial)
+      if (this.ring.compare(buffer, from, from + piece, this.at, this.at + piece) !== 0) {
+        throw new Error(`a wrong event: ${JSON.stringify(buffer.toString("latin1", from, from + piece).slice(0, 200))}`)
+      }
+      count += this.advance(piece)
+      from += piece
+    }
+    return count
+  }
+
+  private advance(bytes: number): number {
+    this.at = (this.at + bytes) % this.ring.length
+    this.partial += bytes
+    const whole = Math.floor(this.partial / this.blockBytes)
+    this.partial -= whole * this.blockBytes
+    return whole
+  }
+
+  private skipComment(buffer: Buffer, from: number, to: number): number {
+    this.breaks ??= 0
+    for (; from < to && this.breaks < 2; from++) {
+      if (buffer[from] === 0x0a) this.breaks++
+      else if (buffer[from] !== 0x0d) this.breaks = 0
+    }
+    if (this.breaks === 2) this.breaks = undefined
+    return from
+  }
+}

@@ -1,0 +1,107 @@
+/**
+ * The server's opening handshake in all versions that are switched on: the request's headers choose between RFC 6455 (`Handshake`),
+ * version 8 of its drafts, and hixie-76 and hixie-75; the rest of the server need not know which it is.
+ */
+import type { ConnectionProtocol } from "./ConnectionProtocol.js"
+import * as Hixie from "./drafts/HixieHandshake.js"
+import { HixieProtocol } from "./drafts/HixieProtocol.js"
+import * as Handshake from "./Handshake.js"
+import { Protocol, type Options as ProtocolOptions } from "./Protocol.js"
+
+/**
+ * A request that may be answered with 101.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type AcceptedRequest = Handshake.AcceptedRequest | Hixie.AcceptedRequest
+
+/**
+ * Whether a request opens a WebSocket in version 13 or one of `request.drafts`.
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const checkRequest = (request: Handshake.Request): AcceptedRequest | Handshake.RejectedRequest => {
+  const { drafts } = request
+  if (drafts !== undefined && drafts.length > 0) {
+    const hixie = Hixie.versionOf(request)
+    if (hixie !== undefined && drafts.includes(hixie)) return Hixie.checkRequest(request, hixie)
+  }
+  return Handshake.checkRequest(request)
+}
+
+/**
+ * What a server agrees to; see {@link Handshake.Agreement} and {@link Hixie.Agreement}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Agreement extends Omit<Handshake.Agreement, "key">, Hixie.Agreement {}
+
+/**
+ * The handshake's own headers of the 101 response, in order.
+ *
+ * `FormatError` as for `Handshake.responseHeaders`.
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const responseHeaders = (
+  accepted: AcceptedRequest,
+  agreement: Agreement
+): ReadonlyArray<Handshake.HeaderEntry> | Handshake.FormatError =>
+  "key" in accepted
+    ? Handshake.responseHeaders({ ...agreement, key: accepted.key })
+    : Hixie.responseHeaders(accepted, agreement)
+
+const reason = (accepted: AcceptedRequest): string =>
+  "key" in accepted ? "Switching Protocols" : Hixie.reasons[accepted.version]
+
+/**
+ * The whole 101 response: the handshake's own headers, then `headers`. To be written as Latin-1.
+ *
+ * `FormatError` as for `Handshake.formatAccept`.
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const formatAccept = (
+  accepted: AcceptedRequest,
+  agreement: Agreement,
+  headers: Handshake.Headers | ReadonlyArray<Handshake.HeaderEntry> = []
+): string | Handshake.FormatError => {
+  const own = responseHeaders(accepted, agreement)
+  if ("_tag" in own) return own
+  const entries = Handshake.entriesOf(headers)
+  for (const [name] of entries) if (Handshake.isReserved(name.toLowerCase())) return Handshake.reserved(name)
+  return formatHead(accepted, [...own, ...entries])
+}
+
+/**
+ * The head of a 101 response with these headers, those of the handshake among them ({@link responseHeaders}).
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const formatHead = (
+  accepted: AcceptedRequest,
+  entries: ReadonlyArray<Handshake.HeaderEntry>
+): string | Handshake.FormatError =>
+  Handshake.formatResponse(101, reason(accepted), "key" in accepted ? entries : Hixie.arrange(entries))
+
+/**
+ * What speaks the version of an accepted request once its 101 is written.
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const makeProtocol = (
+  accepted: Pick<AcceptedRequest, "version"> & { readonly keys?: Uint8Array | undefined },
+  options: Omit<ProtocolOptions, "role">
+): ConnectionProtocol => {
+  const { keys, version } = accepted
+  return version === "hixie-76" || version === "hixie-75"
+    ? new HixieProtocol({ ...options, version, keys })
+    : new Protocol({ ...options, role: "server" })
+}
