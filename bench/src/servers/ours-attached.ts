@@ -26,7 +26,7 @@ server.on("upgrade", (request, socket, head) => {
   const transport = NodeTransport.fromDuplex(socket, head)
   socket.write(answer, "latin1")
   const connection = Connection.unsafeStart(transport, settings, undefined, clock)
-  if (request.url === "/echo") {
+  if (request.url?.startsWith("/echo")) {
     Connection.unsafeForEach(
       connection,
       (message) => void connection.unsafeTrySend(message),
