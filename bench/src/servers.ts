@@ -23,6 +23,7 @@ export const servers: ReadonlyArray<ServerEntry> = [
   { name: "effect-platform", file: "./servers/effect-platform.js" },
   { name: "plain-net", file: "./servers/plain-net.js" },
   { name: "ours-stream", file: "./servers/ours-stream.js" },
+  { name: "ours-operator", file: "./servers/ours-operator.js" },
   { name: "ours-fused", file: "./servers/ours-fused.js" },
   { name: "ours-attached", file: "./servers/ours-attached.js" }
 ]
