@@ -85,10 +85,11 @@ export interface Server {
 export const startServer = async (
   core: number | undefined,
   file: string,
-  nodeArgs: ReadonlyArray<string>
+  nodeArgs: ReadonlyArray<string>,
+  args: ReadonlyArray<string> = []
 ): Promise<Server> => {
   const path = fileURLToPath(new URL(file, import.meta.url))
-  const child = start(core, ["--expose-gc", ...nodeArgs, path], ["pipe", "pipe", "pipe"])
+  const child = start(core, ["--expose-gc", ...nodeArgs, path, ...args], ["pipe", "pipe", "pipe"])
   child.stdin!.on("error", () => {})
   let stopping = false
   let stderr = ""

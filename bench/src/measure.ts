@@ -2,7 +2,7 @@
 import { type Cores, type Program, runLoad, startServer, waitedSeconds } from "./children.js"
 import type { CpuAnswer, MemoryAnswer } from "./messages.js"
 import { type ClientRow, isMemoryRow, type Row } from "./rows.js"
-import { echoServer, type ServerEntry } from "./servers.js"
+import { answeringServer, type ServerEntry } from "./servers.js"
 
 /** What a measurement found, or why it found nothing. */
 export type Measurement = {
@@ -122,7 +122,7 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
 
 /**
  * Measures a client: on the core of the servers, against a server on the core of the load. "Server" and "load" of the figures
- * are what is measured and what is not, so here the client and the server that echoes.
+ * are what is measured and what is not, so here the client and the server that answers.
  */
 const runClient = async (
   client: ServerEntry,
@@ -130,7 +130,7 @@ const runClient = async (
   options: MeasureOptions
 ): Promise<Record<string, Figures>> => {
   const { cores, note, nodeArgs, seconds, warmupSeconds } = options
-  const server = await startServer(cores?.load, echoServer.file, [])
+  const server = await startServer(cores?.load, answeringServer, [], [JSON.stringify(row)])
   try {
     let before: CpuAnswer | undefined
     let after: CpuAnswer | undefined

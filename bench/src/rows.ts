@@ -79,7 +79,7 @@ export interface IdleRow extends Route {
   readonly windowSeconds: number
 }
 
-/** The clients are measured: they send to a server that echoes, and send again what comes back. */
+/** The clients are measured: they send to a server that answers as an echo does, and send again for what comes back. */
 export interface ClientRow {
   readonly kind: "client"
   readonly name: string

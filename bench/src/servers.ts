@@ -49,5 +49,5 @@ export const clients: ReadonlyArray<ServerEntry> = [
   { name: "ours-fused", file: "./clients/ours-fused.js" }
 ]
 
-/** What echoes to the clients, and costs as little as can be. */
-export const echoServer: ServerEntry = { name: "plain-net", file: "./servers/plain-net.js" }
+/** What answers the clients. */
+export const answeringServer = "./servers/answering.js"

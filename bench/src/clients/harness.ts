@@ -22,10 +22,9 @@ export interface Talk {
 }
 
 /** Ends the process with an error, the figure being none. */
-export const fail = (cause: unknown): never => {
+export const fail = (cause: unknown): void => {
   const message = cause instanceof Error ? cause.message : String(cause)
   void Window.send({ type: "error", message }).then(() => process.exit(1))
-  throw new Error(message)
 }
 
 export const slots = Math.max(2, row.inFlight)
@@ -36,8 +35,8 @@ export const count = (messages: number): void => {
   operations += messages
 }
 
-/** Opens the row's connections and measures once each has got a message. `open` may fail with a rejection. */
-export const run = (open: (talk: Talk) => void | Promise<unknown>): void => {
+/** Opens the row's connections and measures once each has got a message. A promise of `open` is settled when its connection ended. */
+export const run = (open: (talk: Talk) => Promise<unknown> | undefined): void => {
   process.on("disconnect", () => process.exit(1))
   const payloads = payloadsOf(slots, row.payloadBytes, row.binary)
   const messages = payloads.map((payload) => (row.binary ? payload : payload.toString("latin1")))
@@ -53,7 +52,7 @@ export const run = (open: (talk: Talk) => void | Promise<unknown>): void => {
         return messages[(slot + row.inFlight) % slots]!
       }
     }
-    Promise.resolve(open(talk)).catch(fail)
+    open(talk)?.then(() => fail("a connection ended"), fail)
     return () => received > 0
   })
   measureOnce(() => connections.every((isOpen) => isOpen()))

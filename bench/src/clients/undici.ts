@@ -5,9 +5,11 @@ import { fail, run, url } from "./harness.js"
 run((talk) => {
   const socket = new WebSocket(url)
   socket.binaryType = "arraybuffer"
-  socket.onerror = () => fail("the connection failed")
+  socket.onerror = () => fail("a connection failed")
+  socket.onclose = () => fail("a connection ended")
   socket.onopen = () => {
     for (const message of talk.first) socket.send(message)
   }
   socket.onmessage = ({ data }) => socket.send(talk.next(typeof data === "string" ? data : new Uint8Array(data)))
+  return undefined
 })
