@@ -96,7 +96,7 @@ export class ResumedConnection extends BaseConnection implements Connection {
   private savedTaken: number
   private isSaving = false
   private saveAgain = false
-  private saved: (() => void) | undefined
+  private savedWaits: Array<() => void> = []
   private ackAfterSave = false
   /** What was taken when the consumer left; what is dropped then was not. */
   private takenAtEnd: number | undefined
@@ -234,7 +234,8 @@ export class ResumedConnection extends BaseConnection implements Connection {
     this.keeper.over(this)
   }
 
-  private cutLine(): void {
+  /** The session waits for another line. */
+  cutLine(): void {
     if (this.line !== undefined) Effect.runSync(this.line.physical.abort)
   }
 
@@ -461,9 +462,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
   }
 
   /** Waits until all is saved that was to be. */
-  private readonly awaitSaved = Effect.async<void>((resume) => {
+  readonly awaitSaved = Effect.async<void>((resume) => {
     if (!this.isSaving) return resume(Effect.void)
-    this.saved = () => resume(Effect.void)
+    this.savedWaits.push(() => resume(Effect.void))
   })
 
   private get saveAll(): Effect.Effect<void> {
@@ -502,7 +503,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   private savingEnded(): void {
     this.isSaving = false
-    this.saved?.()
+    const waits = this.savedWaits
+    this.savedWaits = []
+    for (const resume of waits) resume()
   }
 
   // ---- the end -----------------------------------------------------------------------------------------------------------
@@ -598,26 +601,38 @@ export class ResumedConnection extends BaseConnection implements Connection {
     this.end(undefined)
   }
 
-  /** A process that shuts down leaves a session that is written down as it is, for the next one. */
   override leave(
     exit: Exit.Exit<unknown, unknown>,
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
-    const suspends =
-      this.journal !== undefined && this.phase === "open" && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-    return Effect.suspend(() => {
-      this.takenAtEnd ??= this.taken
-      if (!suspends) return super.leave(exit, frame)
+    return Effect.zipRight(
+      super.leave(exit, frame),
+      Effect.suspend(() => (this.suspended ? this.awaitSaved : Effect.void))
+    )
+  }
+
+  /** A process that shuts down leaves a session that is written down as it is, for the next one. */
+  override unsafeLeave(
+    exit: Exit.Exit<unknown, unknown>,
+    frame?: { readonly code: number; readonly reason?: string }
+  ): void {
+    this.takenAtEnd ??= this.taken
+    if (
+      this.journal !== undefined &&
+      this.phase === "open" &&
+      Exit.isFailure(exit) &&
+      Cause.isInterruptedOnly(exit.cause)
+    ) {
       this.suspended = true
       const info: CloseInfo = { ...this.localClose, code: CloseCode.goingAway, reason: "" }
       this.phase = "over"
       this.finish(info, new ConnectionClosed({ info }))
+      this.saveSoon()
       const { line } = this
       if (line !== undefined) this.giveUp(line, CloseCode.goingAway, "")
       else this.transportGone()
-      this.saveSoon()
-      return Effect.zipRight(this.awaitSaved, super.leave(exit))
-    })
+    }
+    super.unsafeLeave(exit, frame)
   }
 }
 
