@@ -56,7 +56,9 @@ export class Rooms extends Effect.Service<Rooms>()("demo/Rooms", {
       for (const name of yield* RcMap.keys(rooms)) left.set(name, yield* (yield* RcMap.get(rooms, name)).history)
       yield* store.set("rooms", Object.fromEntries(left))
     })
-    yield* Effect.addFinalizer(() => Effect.catchAllCause(Effect.scoped(save), (cause) => Effect.logWarning("what was said can't be kept", cause)))
+    yield* Effect.addFinalizer(() =>
+      Effect.catchAllCause(Effect.scoped(save), (cause) => Effect.logWarning("what was said can't be kept", cause))
+    )
     const list = Effect.gen(function* () {
       const names = yield* RcMap.keys(rooms)
       return yield* Effect.forEach(names.sort(), (name) =>

@@ -2,6 +2,7 @@
 import { KeyValueStore } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Broadcast,
   type Connection,
   MessagePack,
   type Reconnecting,
@@ -673,6 +674,28 @@ describe("the client", () => {
       yield* settle
       assert.strictEqual((yield* Fiber.join(all))._tag, "Left")
       assert.deepInclude(yield* client.status, { _tag: "Closed", reason: "Exhausted" })
+    })
+  )
+
+  it.scoped("a Broadcast gives up a client that is away when its store is full and the allowance is used up", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(Resume.memory({ maxBytes: 1000 }), { connection: { highWaterMark: 500 } })
+      yield* open(server, { schedule: Schedule.spaced("1 hour") })
+      yield* settle
+      const { raw } = server.sockets[0]!
+      const room = yield* Broadcast.make({ allowanceBytes: 1500 })
+      yield* room.join(raw)
+      yield* cut(server)
+      const counts: Array<number> = []
+      for (let i = 0; i < 30; i++) {
+        yield* room.publish("x".repeat(50))
+        yield* settle
+        counts.push(Resume.info(raw)!.unacknowledged)
+      }
+      // 1000 bytes of the store and 1000 past it, which make it look 1500 full.
+      assert.strictEqual(Math.max(...counts), 20)
+      assert.strictEqual(yield* room.disconnected, 1)
+      assert.strictEqual((yield* raw.closed).code, 1013)
     })
   )
 })

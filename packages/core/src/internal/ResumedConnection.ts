@@ -382,8 +382,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
     const line = this.line === undefined ? 0 : this.waitingBytes + this.line.physical.unsafeBufferedBytes()
     if (session.room(this.expendable) === Number.MAX_SAFE_INTEGER) return line
     const { maxBytes, maxMessages } = session.limits
-    // The less room the store has, the fuller it looks.
-    const roomBytes = session.count >= maxMessages ? 0 : Math.max(0, maxBytes - session.bytes)
+    // The less room the store has, the fuller it looks; and past it, so that who does not wait (a Broadcast) sees it too.
+    const room = maxBytes - session.bytes
+    const roomBytes = session.count >= maxMessages ? Math.min(0, room) : room
     return Math.max(line, this.highWaterMark - roomBytes)
   }
 
