@@ -677,6 +677,26 @@ describe("the client", () => {
     })
   )
 
+  it.scoped("what waited while an acknowledgement left counts for the next one", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(Resume.memory())
+      const client = yield* plain(server)
+      // Wants to be told after 4 bytes, two digits.
+      yield* client.send("H1 - 0 0 1 0 256 4")
+      assert.match(`${yield* client.take}`, /^W1 new /)
+      yield* settle
+      const socket = server.sockets[0]!
+      yield* client.sendAll(["1\n11", "2\n22"])
+      yield* settle
+      assert.strictEqual(yield* socket.take, 11)
+      yield* socket.send(5)
+      assert.strictEqual(yield* client.take, "1,1\n5")
+      assert.strictEqual(yield* socket.take, 22)
+      // At once, not after the interval
+      assert.strictEqual(yield* client.take, "A2")
+    })
+  )
+
   it.scoped("a Broadcast gives up a client that is away when its store is full and the allowance is used up", () =>
     Effect.gen(function* () {
       const server = yield* serve(Resume.memory({ maxBytes: 1000 }), { connection: { highWaterMark: 500 } })

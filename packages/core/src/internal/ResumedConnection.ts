@@ -347,7 +347,8 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   private ackTold(ack: number): void {
     this.told = ack
-    this.untoldBytes = 0
+    // What waits for the consumer is still to be told: the peer's store has it.
+    this.untoldBytes = this.queuedBytes
     if (this.taken === ack) Timers.of(this.clock).cancel(this.ackTimer)
   }
 
