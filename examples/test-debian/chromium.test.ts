@@ -1,9 +1,13 @@
 /** Chromium's own `EventSource` and `WebSocket` against our servers, and our clients in Chromium. */
+import { createServer } from "node:http"
+import type { Socket } from "node:net"
 import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
 import { assert, layer } from "@effect/vitest"
 import { type Connection, WebSocketRoute } from "@effect-ws/core"
+import type { Extension } from "@effect-ws/core/engine"
 import { EventStreamRoute, ServerSentEvent } from "@effect-ws/eventsource"
-import { Context, Effect, Layer, Queue, Stream } from "effect"
+import { PermessageDeflate } from "@effect-ws/node"
+import { Context, Deferred, Effect, Layer, Queue, Stream } from "effect"
 import { Talk } from "./page/contract.js"
 import { bundle, Chromium, openPage, serve } from "./support.js"
 
@@ -186,6 +190,105 @@ layer(Layer.merge(Chromium.layer, ServerLive), { excludeTestServices: true })("C
       assert.deepInclude(closed, { code: 4000, reason: "enough", initiator: "remote", clean: true })
     })
   )
+
+  // Chromium offers `permessage-deflate; client_max_window_bits`: the server is not asked to limit its window, and need not say that it does.
+  // RFC 7692 §7.1.2
+  const agreed: ReadonlyArray<
+    readonly [name: string, extensions: ReadonlyArray<Extension.Extension>, agreed: string, compresses: boolean]
+  > = [
+    ["none", [], "", false],
+    ["full", [PermessageDeflate.full], "permessage-deflate", true],
+    ["small", [PermessageDeflate.small], "permessage-deflate; client_max_window_bits=10", true],
+    [
+      "no context takeover, every message",
+      [PermessageDeflate.make({ serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 })],
+      "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+      true
+    ]
+  ]
+  for (const [name, extensions, expected, compresses] of agreed) {
+    it.scoped(`its WebSocket and PermessageDeflate, ${name}: what is agreed, text and bytes up to 1 MiB`, () =>
+      Effect.gen(function* () {
+        const opened: Array<Socket> = []
+        const agreedHere = yield* Deferred.make<ReadonlyArray<string>>()
+        const Echo = WebSocketRoute.layer("/echo", { extensions }, (socket) =>
+          Effect.zipRight(
+            Deferred.succeed(
+              agreedHere,
+              socket.extensions.map(({ name }) => name)
+            ),
+            Stream.run(socket.messages, socket.sink)
+          )
+        )
+        const { port } = yield* serve(Layer.merge(Pages, Echo), {
+          server: () => createServer().on("connection", (socket) => opened.push(socket))
+        })
+        const page = yield* openPage(`http://127.0.0.1:${port}/`)
+        // Of which the page was loaded
+        const before = opened.map((socket) => socket.bytesWritten).reduce((sum, bytes) => sum + bytes, 0)
+        const result = yield* Effect.promise(() =>
+          page.evaluate(
+            () =>
+              new Promise<{
+                readonly extensions: string
+                readonly wrong: ReadonlyArray<number>
+                readonly code: number
+              }>((resolve) => {
+                const socket = new WebSocket("/echo")
+                socket.binaryType = "arraybuffer"
+                const noise = new Uint8Array(0x100000)
+                for (let at = 0; at < noise.length; at += 0x10000) {
+                  crypto.getRandomValues(noise.subarray(at, at + 0x10000))
+                }
+                const json = JSON.stringify(Array.from({ length: 500 }, (_, id) => ({ id, name: `zwölf ${id} 🐈` })))
+                const messages: ReadonlyArray<string | Uint8Array<ArrayBuffer>> = [
+                  "",
+                  "a",
+                  "zwölf 🐈",
+                  new Uint8Array(0),
+                  new Uint8Array(1),
+                  ...[1023, 1024, 1025].flatMap((size) => ["x".repeat(size), new Uint8Array(size)]),
+                  json,
+                  json,
+                  "x".repeat(0x100000),
+                  noise.slice(0, 3000),
+                  noise,
+                  new Uint8Array(0x100000),
+                  json,
+                  "after all"
+                ]
+                const wrong: Array<number> = []
+                let count = 0
+                socket.onopen = () => {
+                  for (const message of messages) socket.send(message)
+                }
+                socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+                  const sent = messages[count]
+                  const bytes = typeof data === "string" ? undefined : new Uint8Array(data)
+                  const same =
+                    bytes === undefined || typeof sent === "string"
+                      ? data === sent
+                      : bytes.length === sent?.length && bytes.every((byte, at) => byte === sent[at])
+                  if (!same) wrong.push(count)
+                  if (++count === messages.length) socket.close(4000)
+                }
+                socket.onclose = ({ code }) => resolve({ extensions: socket.extensions, wrong, code })
+              })
+          )
+        )
+        assert.deepStrictEqual(result, { extensions: expected, wrong: [], code: 4000 })
+        assert.deepStrictEqual(yield* Deferred.await(agreedHere), compresses ? ["permessage-deflate"] : [])
+        // 2 MiB can be compressed, 1 MiB of noise can't.
+        const written = opened.map((socket) => socket.bytesWritten).reduce((sum, bytes) => sum + bytes, 0) - before
+        const read = opened.map((socket) => socket.bytesRead).reduce((sum, bytes) => sum + bytes, 0)
+        for (const bytes of [written, read]) {
+          assert.isAbove(bytes, 0x100000)
+          if (compresses) assert.isBelow(bytes, 0x120000)
+          else assert.isAbove(bytes, 0x300000)
+        }
+      })
+    )
+  }
 
   it.scoped("its WebSocket sees our close codes, failed handshakes and a cut line", () =>
     Effect.gen(function* () {

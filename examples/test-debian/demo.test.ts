@@ -1,17 +1,19 @@
 /** The demo as people see it: its page in Chromium, its server as a process that is stopped and started. */
 import { assert, layer } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import type { Page } from "playwright-core"
 import { start } from "../test/program.js"
-import { Chromium, freePort, openPage } from "./support.js"
+import { Chromium, folder, freePort, openPage } from "./support.js"
 
-/** Starts the demo on a port; gives how to stop it as Ctrl+C does. */
-const startDemo = (port: number) =>
+/** Starts the demo on a port, with a folder for what outlives it; gives how to stop it as Ctrl+C does. */
+const startDemo = (port: number, store: string) =>
   Effect.gen(function* () {
     const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-    const program = yield* start("demo/main.js", [], { PORT: `${port}`, FEED_INTERVAL: "50 millis" }).pipe(
-      Scope.extend(scope)
-    )
+    const program = yield* start("demo/main.js", [], {
+      PORT: `${port}`,
+      CHAT_STORE: store,
+      FEED_INTERVAL: "50 millis"
+    }).pipe(Scope.extend(scope))
     yield* program.firstLine
     return {
       stop: Effect.gen(function* () {
@@ -31,6 +33,24 @@ const person = (port: number, name: string, room = "lobby") =>
       run,
       shows,
       lines: run((page) => page.locator("#lines .line p").allTextContents()),
+      notes: (text: string) => run((page) => page.locator("#lines .note").filter({ hasText: text }).allTextContents()),
+      /** Says things in one turn of the page, which asks to cut the line in between. */
+      burst: (before: ReadonlyArray<string>, after: ReadonlyArray<string>) =>
+        run((page) =>
+          page.evaluate(
+            ({ after, before }) => {
+              const input = document.getElementById("text") as HTMLInputElement
+              const say = (text: string) => {
+                input.value = text
+                input.form!.requestSubmit()
+              }
+              for (const text of before) say(text)
+              document.getElementById("drop")!.click()
+              for (const text of after) say(text)
+            },
+            { before, after }
+          )
+        ),
       enter: run(async (page) => {
         await page.getByLabel("Name").fill(name)
         await page.getByRole("button", { name: "Join" }).click()
@@ -60,7 +80,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
   it.scoped("two people talk and see each other come and go, each room for itself", () =>
     Effect.gen(function* () {
       const port = yield* freePort
-      yield* startDemo(port)
+      yield* startDemo(port, yield* folder)
       const ada = yield* person(port, "Ada")
       yield* ada.enter
       yield* ada.shows("#chat-state", "connected")
@@ -89,7 +109,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
   it.scoped("the feed comes over a WebSocket, and as Server-Sent Events", () =>
     Effect.gen(function* () {
       const port = yield* freePort
-      yield* startDemo(port)
+      yield* startDemo(port, yield* folder)
       const ada = yield* person(port, "Ada")
       yield* ada.ticks
       yield* ada.choose("Server-Sent Events")
@@ -104,7 +124,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
   it.scoped("a line that is cut comes back by itself", () =>
     Effect.gen(function* () {
       const port = yield* freePort
-      yield* startDemo(port)
+      yield* startDemo(port, yield* folder)
       const ada = yield* person(port, "Ada")
       yield* ada.enter
       yield* ada.click("Cut the connection")
@@ -119,7 +139,8 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
     it.scoped(`a server that is restarted: the page reconnects, what was typed meanwhile arrives, ${via} tick on`, () =>
       Effect.gen(function* () {
         const port = yield* freePort
-        const { stop } = yield* startDemo(port)
+        const store = yield* folder
+        const { stop } = yield* startDemo(port, store)
         const ada = yield* person(port, "Ada")
         const bob = yield* person(port, "Bob")
         yield* ada.choose(via)
@@ -140,7 +161,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
         // Nobody is there, so this is another attempt that fails
         yield* ada.click("Reconnect now")
 
-        yield* startDemo(port)
+        yield* startDemo(port, store)
         yield* ada.shows("#chat-state", "connected")
         for (const text of ["one", "two"]) {
           yield* ada.shows("#lines .mine p", text)
@@ -152,4 +173,113 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
       })
     )
   }
+
+  it.scoped("no message is lost or doubled by a server that is restarted while somebody types", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const store = yield* folder
+      const { stop } = yield* startDemo(port, store)
+      const ada = yield* person(port, "Ada")
+      const bob = yield* person(port, "Bob")
+      yield* ada.enter
+      yield* bob.enter
+      const said: Array<string> = []
+      const say = Effect.suspend(() => {
+        said.push(`message ${said.length + 1}`)
+        return ada.say(said[said.length - 1]!)
+      })
+      const isRestarted = yield* Deferred.make<void>()
+      const typing = yield* Effect.fork(
+        Effect.zipRight(
+          // No more than a room remembers
+          Effect.repeat(say, {
+            until: () => Effect.map(Deferred.isDone(isRestarted), (done) => done || said.length === 40)
+          }),
+          Effect.replicateEffect(say, 3)
+        )
+      )
+      yield* bob.shows("#lines p", "message 3")
+      yield* stop
+      // Meanwhile she goes on typing
+      yield* ada.shows("#pending", "3 messages wait for the connection.")
+      yield* startDemo(port, store)
+      yield* ada.run((page) => page.evaluate(() => window.dispatchEvent(new Event("online"))))
+      yield* ada.shows("#chat-state", "connected")
+      yield* Deferred.succeed(isRestarted, undefined)
+      yield* Fiber.join(typing)
+      for (const reader of [ada, bob]) {
+        yield* reader.shows("#chat-state", "connected")
+        yield* reader.shows("#lines p", said[said.length - 1]!)
+        assert.deepStrictEqual(yield* reader.lines, said)
+        assert.isEmpty(yield* reader.notes("interrupted"))
+      }
+    })
+  )
+
+  it.scoped(
+    "no message is lost or doubled when the line is cut again and again in a burst of them, and nobody leaves",
+    () =>
+      Effect.gen(function* () {
+        const port = yield* freePort
+        yield* startDemo(port, yield* folder)
+        const ada = yield* person(port, "Ada")
+        const bob = yield* person(port, "Bob")
+        yield* ada.enter
+        yield* bob.enter
+        const said: Array<string> = []
+        for (let round = 1; round <= 4; round++) {
+          const before = Array.from({ length: 8 }, (_, n) => `${round}.${n + 1}`)
+          const after = Array.from({ length: 8 }, (_, n) => `${round}.${n + 9}`)
+          said.push(...before, ...after)
+          // All in one turn of the page: the cut is on its way between them.
+          yield* ada.burst(before, after)
+          yield* bob.shows("#lines p", after[after.length - 1]!)
+          yield* ada.shows("#lines p", after[after.length - 1]!)
+          yield* ada.shows("#chat-state", "connected")
+        }
+        for (const reader of [ada, bob]) {
+          assert.deepStrictEqual(yield* reader.lines, said)
+          assert.isEmpty(yield* reader.notes("interrupted"))
+        }
+        assert.isEmpty(yield* bob.notes("Ada left"))
+        yield* ada.shows("#events li", "closed: 1006, the line was cut")
+      })
+  )
+
+  it.scoped("a server that was restarted without what it knew: the page says so, and enters again", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const { stop } = yield* startDemo(port, yield* folder)
+      const ada = yield* person(port, "Ada")
+      yield* ada.enter
+      yield* ada.say("before")
+      yield* ada.shows("#lines .mine p", "before")
+      yield* stop
+      yield* ada.shows("#events li", "closed: 1001")
+      yield* startDemo(port, yield* folder)
+      yield* ada.shows("#lines .note", "The conversation was interrupted, ")
+      yield* ada.shows("#chat-state", "connected")
+      yield* ada.say("after")
+      yield* ada.shows("#lines .mine p", "after")
+      assert.deepStrictEqual(yield* ada.lines, ["before", "after"])
+      yield* ada.shows("#people .mine", "Ada (you)")
+    })
+  )
+
+  it.scoped("who closes the page has left; who loads it again is there once", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* startDemo(port, yield* folder)
+      const ada = yield* person(port, "Ada")
+      const bob = yield* person(port, "Bob")
+      yield* ada.enter
+      yield* bob.enter
+      yield* ada.shows("#people", "Bob")
+      yield* bob.run((page) => page.reload())
+      yield* bob.shows("#people .mine", "Bob (you)")
+      assert.strictEqual(yield* bob.run((page) => page.locator("#people li").count()), 2)
+      yield* bob.run((page) => page.goto("about:blank"))
+      yield* ada.shows("#people-count", "1")
+    })
+  )
 })

@@ -1,8 +1,8 @@
 import * as Net from "node:net"
-import { HttpClient, HttpClientRequest } from "@effect/platform"
-import { NodeHttpClient } from "@effect/platform-node"
+import { FileSystem, HttpClient, HttpClientRequest } from "@effect/platform"
+import { NodeFileSystem, NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { type Connection, WebSocketClient } from "@effect-ws/core"
+import { WebSocketClient } from "@effect-ws/core"
 import { NodeWebSocketClient } from "@effect-ws/node"
 import { Context, Effect, Layer, Schema, Stream } from "effect"
 import { ServerMessage, Tick } from "../src/demo/protocol.js"
@@ -24,15 +24,54 @@ const clients = Layer.merge(NodeWebSocketClient.layer, NodeHttpClient.layerWitho
 
 const decode = Schema.decodeUnknown(Schema.parseJson(ServerMessage))
 
-const enter = (url: string, room: string, name: string) =>
-  WebSocketClient.connect(`${url}/chat/${room}?name=${encodeURIComponent(name)}`)
-const next = (socket: Connection.Connection) => Effect.flatMap(socket.take, decode)
-const expect = <Tag extends ServerMessage["_tag"]>(socket: Connection.Connection, tag: Tag) =>
+/** Where a member's session stands: a client of docs/resume.md by hand, which acknowledges what it takes when it says something. */
+interface Session {
+  readonly id: string
+  sent: number
+  received: number
+}
+
+/** A member of a room, in a new session or in one that goes on. */
+const enter = (url: string, room: string, name: string, before: Session = { id: "-", sent: 0, received: 0 }) =>
+  Effect.gen(function* () {
+    const { close, closed, send, take } = yield* WebSocketClient.connect(
+      `${url}/chat/${room}?name=${encodeURIComponent(name)}`
+    )
+    const { id, received, sent } = before
+    yield* send(`H1 ${id} ${received} ${received} ${sent + 1} ${sent} 256 65536`)
+    const welcome = /^W1 (new|resumed) ([\da-f]{32}) (\d+) \d+ \d+ \d+$/.exec(`${yield* take}`)
+    assert.deepStrictEqual(welcome?.slice(1), [
+      id === "-" ? "new" : "resumed",
+      id === "-" ? welcome?.[2] : id,
+      `${sent}`
+    ])
+    const session: Session = { ...before, id: welcome![2]! }
+    const payload: Effect.Effect<string, Effect.Effect.Error<typeof take>> = Effect.flatMap(take, (message) => {
+      const data = /^(\d+)(?:,\d+)?\n(.*)$/s.exec(`${message}`)
+      if (data === null) return payload
+      assert.strictEqual(Number(data[1]), ++session.received)
+      return Effect.succeed(data[2]!)
+    })
+    return {
+      close,
+      closed,
+      session,
+      take: payload,
+      send: (message: string | Uint8Array) =>
+        Effect.suspend(() => {
+          const header = `${++session.sent},${session.received}\n`
+          return send(typeof message === "string" ? header + message : Buffer.concat([Buffer.from(header), message]))
+        })
+    }
+  })
+type Member = Effect.Effect.Success<ReturnType<typeof enter>>
+const next = (socket: Member) => Effect.flatMap(socket.take, decode)
+const expect = <Tag extends ServerMessage["_tag"]>(socket: Member, tag: Tag) =>
   Effect.map(next(socket), (message) => {
     assert.strictEqual(message._tag, tag)
     return message as Extract<ServerMessage, { readonly _tag: Tag }>
   })
-const say = (socket: Connection.Connection, text: string) => socket.send(JSON.stringify({ _tag: "say", text }))
+const say = (socket: Member, text: string) => socket.send(JSON.stringify({ _tag: "say", text }))
 
 layer(Layer.merge(DemoLive, clients), { excludeTestServices: true })("demo", (it) => {
   it.scoped("serves the page with what it loads, and nothing from elsewhere", () =>
@@ -152,16 +191,23 @@ layer(Layer.merge(DemoLive, clients), { excludeTestServices: true })("demo", (it
     })
   )
 
-  it.scoped("cuts the line when asked, and the others learn that the member left", () =>
+  it.scoped("cuts the line when asked; who comes back has missed nothing, and never left", () =>
     Effect.gen(function* () {
       const { url } = yield* Demo
       const ada = yield* enter(url, "cut", "Ada")
       const { you } = yield* expect(ada, "welcome")
       const bob = yield* enter(url, "cut", "Bob")
       yield* expect(bob, "welcome")
+      yield* expect(ada, "joined")
       yield* ada.send(`{"_tag":"drop"}`)
       assert.strictEqual((yield* ada.closed).code, 1006)
-      assert.deepStrictEqual((yield* expect(bob, "left")).member, you)
+      yield* say(bob, "are you there?")
+      yield* expect(bob, "said")
+      const again = yield* enter(url, "cut", "Ada", ada.session)
+      assert.strictEqual((yield* expect(again, "said")).line.text, "are you there?")
+      yield* say(again, "I am")
+      const { line } = yield* expect(bob, "said")
+      assert.deepStrictEqual([line.from, line.text], [you, "I am"])
     })
   )
 
@@ -263,6 +309,47 @@ describe("shutdown of the demo", () => {
       assert.strictEqual(code, 1)
       assert.match(stdout.join("\n") + stderr, /can't listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/)
     })
+  )
+})
+
+describe("members of the demo's chat", () => {
+  it.scopedLive("whose line is cut leave after CHAT_RESUME_TTL", () =>
+    Effect.gen(function* () {
+      const { url } = yield* startDemo({ CHAT_RESUME_TTL: "1 millis" })
+      const ada = yield* enter(url, "lobby", "Ada")
+      const { you } = yield* expect(ada, "welcome")
+      const bob = yield* enter(url, "lobby", "Bob")
+      yield* expect(bob, "welcome")
+      yield* ada.send(`{"_tag":"drop"}`)
+      assert.deepStrictEqual((yield* expect(bob, "left")).member, you)
+    }).pipe(Effect.provide(clients))
+  )
+
+  it.scopedLive("come back to a server that was restarted; late ones are told what was said", () =>
+    Effect.gen(function* () {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* fs.makeTempDirectoryScoped()
+      const first = yield* startDemo({ CHAT_STORE: folder })
+      const ada = yield* enter(first.url, "lobby", "Ada")
+      yield* expect(ada, "welcome")
+      for (const text of ["one", "two"]) {
+        yield* say(ada, text)
+        yield* expect(ada, "said")
+      }
+      yield* first.program.signal("SIGINT")
+      assert.strictEqual((yield* ada.closed).code, 1001)
+      assert.deepInclude(yield* first.program.ended, { code: 0, stderr: "" })
+
+      const { url } = yield* startDemo({ CHAT_STORE: folder })
+      const again = yield* enter(url, "lobby", "Ada", ada.session)
+      const texts = ({ history }: { readonly history: ReadonlyArray<{ readonly text: string }> }) =>
+        history.map(({ text }) => text)
+      assert.deepStrictEqual(texts(yield* expect(again, "welcome")), ["one", "two"])
+      yield* say(again, "three")
+      assert.strictEqual((yield* expect(again, "said")).line.text, "three")
+      const bob = yield* enter(url, "lobby", "Bob")
+      assert.deepStrictEqual(texts(yield* expect(bob, "welcome")), ["one", "two", "three"])
+    }).pipe(Effect.provide(Layer.merge(clients, NodeFileSystem.layer)))
   )
 })
 

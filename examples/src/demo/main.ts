@@ -36,6 +36,7 @@ const Demo = HttpLayerRouter.serve(Layer.mergeAll(ChatRoute, FeedRoutes, HttpRou
   (served) => Layer.provide(Announce, served),
   Layer.provide(Feed.Default),
   Layer.provide(Rooms.Default),
+  Layer.provide(Settings.StoreLive),
   Layer.provide(Server)
 )
 

@@ -22,7 +22,7 @@ export type Member = typeof Member.Type
 export const Line = Schema.Struct({ id: Schema.String, from: Member, text: Schema.String, at: Schema.Number })
 export type Line = typeof Line.Type
 
-/** From the page. `drop` asks the server to cut the connection, so that one sees the page reconnect. */
+/** From the page. `drop` asks the server to cut the line, so that one sees the page reconnect. */
 export const ClientMessage = Schema.Union(
   Schema.TaggedStruct("say", { text: Schema.Trim.pipe(Schema.minLength(1, { message: () => "the text is empty" })) }),
   Schema.TaggedStruct("drop", {})

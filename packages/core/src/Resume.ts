@@ -200,3 +200,18 @@ export const info = (socket: Connection.Connection | { readonly raw: Connection.
       }
     : undefined
 }
+
+/**
+ * Cuts the connection that a session has now, as a broken network does: what is on its way is lost, and the session goes on over the
+ * next one. A connection without a session is aborted. For tests of what a program does then; `abort` ends the session too.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const cut = (socket: Connection.Connection | { readonly raw: Connection.Connection }): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const connection = "raw" in socket ? socket.raw : socket
+    if (!(connection instanceof ResumedConnection)) return connection.abort
+    connection.cutLine()
+    return Effect.void
+  })

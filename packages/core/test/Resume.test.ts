@@ -2,6 +2,7 @@
 import { KeyValueStore } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Broadcast,
   type Connection,
   MessagePack,
   type Reconnecting,
@@ -673,6 +674,48 @@ describe("the client", () => {
       yield* settle
       assert.strictEqual((yield* Fiber.join(all))._tag, "Left")
       assert.deepInclude(yield* client.status, { _tag: "Closed", reason: "Exhausted" })
+    })
+  )
+
+  it.scoped("what waited while an acknowledgement left counts for the next one", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(Resume.memory())
+      const client = yield* plain(server)
+      // Wants to be told after 4 bytes, two digits.
+      yield* client.send("H1 - 0 0 1 0 256 4")
+      assert.match(`${yield* client.take}`, /^W1 new /)
+      yield* settle
+      const socket = server.sockets[0]!
+      yield* client.sendAll(["1\n11", "2\n22"])
+      yield* settle
+      assert.strictEqual(yield* socket.take, 11)
+      yield* socket.send(5)
+      assert.strictEqual(yield* client.take, "1,1\n5")
+      assert.strictEqual(yield* socket.take, 22)
+      // At once, not after the interval
+      assert.strictEqual(yield* client.take, "A2")
+    })
+  )
+
+  it.scoped("a Broadcast gives up a client that is away when its store is full and the allowance is used up", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(Resume.memory({ maxBytes: 1000 }), { connection: { highWaterMark: 500 } })
+      yield* open(server, { schedule: Schedule.spaced("1 hour") })
+      yield* settle
+      const { raw } = server.sockets[0]!
+      const room = yield* Broadcast.make({ allowanceBytes: 1500 })
+      yield* room.join(raw)
+      yield* cut(server)
+      const counts: Array<number> = []
+      for (let i = 0; i < 30; i++) {
+        yield* room.publish("x".repeat(50))
+        yield* settle
+        counts.push(Resume.info(raw)!.unacknowledged)
+      }
+      // 1000 bytes of the store and 1000 past it, which make it look 1500 full.
+      assert.strictEqual(Math.max(...counts), 20)
+      assert.strictEqual(yield* room.disconnected, 1)
+      assert.strictEqual((yield* raw.closed).code, 1013)
     })
   )
 })

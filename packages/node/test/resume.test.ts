@@ -1,4 +1,5 @@
 /** Resumable sessions of routes, over sockets. */
+import { KeyValueStore } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
   type Connection,
@@ -9,7 +10,7 @@ import {
   WebSocketRoute
 } from "@effect-ws/core"
 import { NodeWebSocketClient } from "@effect-ws/node"
-import { Data, Deferred, Effect, Exit, Queue, Ref, Schedule, Schema, Stream } from "effect"
+import { Context, Data, Deferred, Effect, Exit, Layer, Queue, Ref, Schedule, Schema, Stream } from "effect"
 import { serve } from "./support.js"
 
 const Numbers = WebSocketContract.make("/numbers/:room", {
@@ -169,6 +170,90 @@ describe("a route with resume", () => {
       yield* server.stop
       assert.isTrue((yield* Queue.takeN(exits, 3).pipe(Effect.map((all) => [...all]))).every(Exit.isInterrupted))
       yield* server.sockets(0)
+    })
+  )
+
+  it.scopedLive(
+    "a server that was shut down leaves its sessions to the next: also on a second line, or without one",
+    () =>
+      Effect.gen(function* () {
+        const store = yield* Effect.map(
+          Layer.build(KeyValueStore.layerMemory),
+          Context.get(KeyValueStore.KeyValueStore)
+        )
+        const begun = yield* Queue.unbounded<boolean>()
+        const routes = WebSocketRoute.implement(Numbers)
+          .toLayer(
+            (socket) =>
+              Effect.gen(function* () {
+                const restored = Resume.info(socket)!.restored
+                yield* Queue.offer(begun, restored)
+                // One before, one after: what was sent before is delivered, whoever was there.
+                yield* socket.send(restored ? 2 : 1)
+                yield* Stream.runDrain(socket.messages)
+              }),
+            { resume: Resume.keyValueStore() }
+          )
+          .pipe(Layer.provide(Layer.succeed(KeyValueStore.KeyValueStore, store)))
+        const first = yield* serve(routes)
+        let port = first.port
+        const urlOf = (port: number) => `ws://127.0.0.1:${port}/numbers/a`
+        const gate = yield* Effect.makeSemaphore(1)
+        const { lines, service } = yield* remembering
+        const clients: Array<{ readonly take: Effect.Effect<number, unknown> }> = []
+        for (let i = 0; i < 3; i++) {
+          clients.push(
+            yield* WebSocketClient.reconnecting(Numbers, {
+              url: Effect.map(i === 0 ? gate.withPermits(1)(Effect.void) : Effect.void, () => urlOf(port)),
+              schedule: quick,
+              resume: Resume.memory()
+            }).pipe(Effect.provideService(WebSocketClient.WebSocketClient, service))
+          )
+          assert.isFalse(yield* Queue.take(begun))
+        }
+        yield* gate.take(1)
+        yield* lines[0]!.abort
+        yield* lines[1]!.abort
+        yield* first.sockets(2)
+        yield* first.stop
+        const second = yield* serve(routes)
+        port = second.port
+        yield* gate.release(1)
+        for (const client of clients) {
+          assert.deepStrictEqual([yield* client.take, yield* client.take], [1, 2])
+          assert.isTrue(yield* Queue.take(begun))
+        }
+      })
+  )
+
+  it.scopedLive("cut leaves the session, abort ends it", () =>
+    Effect.gen(function* () {
+      const sockets = yield* Queue.unbounded<{ readonly raw: Connection.Connection }>()
+      const routes = WebSocketRoute.implement(Numbers).toLayer(
+        (socket) =>
+          Effect.zipRight(
+            Queue.offer(sockets, socket),
+            socket.runForEach((n) => socket.send(-n))
+          ),
+        { resume: Resume.memory() }
+      )
+      const { port } = yield* serve(routes)
+      const { lines, service } = yield* remembering
+      const client = yield* WebSocketClient.reconnecting(Numbers, {
+        url: `ws://127.0.0.1:${port}/numbers/a`,
+        schedule: quick,
+        resume: Resume.memory()
+      }).pipe(Effect.provideService(WebSocketClient.WebSocketClient, service))
+      const socket = yield* Queue.take(sockets)
+      for (let n = 1; n <= 3; n++) {
+        yield* client.send(n)
+        yield* Resume.cut(socket)
+        assert.strictEqual(yield* client.take, -n)
+      }
+      assert.strictEqual(lines.length, 4)
+      yield* socket.raw.abort
+      const error = yield* Effect.flip(client.take)
+      assert.isTrue(error instanceof WebSocketError.ConnectionClosed && error.cause instanceof WebSocketError.ResumeGap)
     })
   )
 })

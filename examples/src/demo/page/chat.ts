@@ -1,5 +1,5 @@
 /** The chat: a client that stays connected to one room, and what it changes on the page. */
-import { type Reconnecting, WebSocketClient } from "@effect-ws/core"
+import { type Reconnecting, Resume, WebSocketClient } from "@effect-ws/core"
 import { Effect, FiberHandle, Stream } from "effect"
 import { Chat, type Line, type Member, type ServerMessage } from "../protocol.js"
 import { byId, clockTime, element, on, setText } from "./dom.js"
@@ -16,7 +16,10 @@ export const chat = (name: string, room: string) =>
       urlParams: { name },
       schedule: retrying,
       // What is said while there is no connection is kept for the next one.
-      outbox: { maxMessages: 20, overflow: "fail" }
+      outbox: { maxMessages: 100, overflow: "fail" },
+      // What was on its way when the line was cut is sent again, by both ends.
+      resume: Resume.memory(),
+      onGap: ({ unacknowledged }) => Effect.sync(() => view.gap(unacknowledged.length))
     })
     // #endregion
 
@@ -70,7 +73,7 @@ const maxLines = 300
 const makeView = () => {
   const members = new Map<string, Member>()
   const seen = new Set<string>()
-  /** The IDs that we had, one for each connection. */
+  /** The IDs that we had, one for each stay. */
   const mine = new Set<string>()
   let self: Member | undefined
 
@@ -118,9 +121,15 @@ const makeView = () => {
       byId<"button">("retry").disabled = status._tag !== "Waiting"
       if (open) logEvent("open")
       if (status._tag === "Waiting") logEvent(explain(status.cause))
-      if (open || members.size === 0) return
+      if (status._tag !== "Closed") return
       members.clear()
       showPeople()
+    },
+
+    /** The server knows nothing of our stay any more. A new one begins. */
+    gap: (unconfirmed: number) => {
+      const messages = unconfirmed === 1 ? "1 message" : `${unconfirmed} messages`
+      showNote(`The conversation was interrupted, ${messages} unconfirmed.`)
     },
 
     message: (message: ServerMessage) => {

@@ -24,6 +24,9 @@ const page = Effect.gen(function* () {
     event.preventDefault()
     return join
   })
+  // Who leaves says so; whose line is cut is expected back. The browser may show the page again as it was.
+  yield* on(window, "pagehide", () => FiberHandle.clear(chatting))
+  yield* on(window, "pageshow", (event) => ((event as PageTransitionEvent).persisted ? join : Effect.void))
   yield* on(byId<"input">("room"), "focus", () => suggestRooms)
   for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=via]")) {
     yield* on(radio, "change", () => FiberHandle.run(feeding, feed(radio.value as Via)))

@@ -96,7 +96,7 @@ export class ResumedConnection extends BaseConnection implements Connection {
   private savedTaken: number
   private isSaving = false
   private saveAgain = false
-  private saved: (() => void) | undefined
+  private savedWaits: Array<() => void> = []
   private ackAfterSave = false
   /** What was taken when the consumer left; what is dropped then was not. */
   private takenAtEnd: number | undefined
@@ -234,7 +234,8 @@ export class ResumedConnection extends BaseConnection implements Connection {
     this.keeper.over(this)
   }
 
-  private cutLine(): void {
+  /** The session waits for another line. */
+  cutLine(): void {
     if (this.line !== undefined) Effect.runSync(this.line.physical.abort)
   }
 
@@ -346,7 +347,8 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   private ackTold(ack: number): void {
     this.told = ack
-    this.untoldBytes = 0
+    // What waits for the consumer is still to be told: the peer's store has it.
+    this.untoldBytes = this.queuedBytes
     if (this.taken === ack) Timers.of(this.clock).cancel(this.ackTimer)
   }
 
@@ -381,8 +383,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
     const line = this.line === undefined ? 0 : this.waitingBytes + this.line.physical.unsafeBufferedBytes()
     if (session.room(this.expendable) === Number.MAX_SAFE_INTEGER) return line
     const { maxBytes, maxMessages } = session.limits
-    // The less room the store has, the fuller it looks.
-    const roomBytes = session.count >= maxMessages ? 0 : Math.max(0, maxBytes - session.bytes)
+    // The less room the store has, the fuller it looks; and past it, so that who does not wait (a Broadcast) sees it too.
+    const room = maxBytes - session.bytes
+    const roomBytes = session.count >= maxMessages ? Math.min(0, room) : room
     return Math.max(line, this.highWaterMark - roomBytes)
   }
 
@@ -461,9 +464,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
   }
 
   /** Waits until all is saved that was to be. */
-  private readonly awaitSaved = Effect.async<void>((resume) => {
+  readonly awaitSaved = Effect.async<void>((resume) => {
     if (!this.isSaving) return resume(Effect.void)
-    this.saved = () => resume(Effect.void)
+    this.savedWaits.push(() => resume(Effect.void))
   })
 
   private get saveAll(): Effect.Effect<void> {
@@ -502,7 +505,9 @@ export class ResumedConnection extends BaseConnection implements Connection {
 
   private savingEnded(): void {
     this.isSaving = false
-    this.saved?.()
+    const waits = this.savedWaits
+    this.savedWaits = []
+    for (const resume of waits) resume()
   }
 
   // ---- the end -----------------------------------------------------------------------------------------------------------
@@ -598,26 +603,38 @@ export class ResumedConnection extends BaseConnection implements Connection {
     this.end(undefined)
   }
 
-  /** A process that shuts down leaves a session that is written down as it is, for the next one. */
   override leave(
     exit: Exit.Exit<unknown, unknown>,
     frame?: { readonly code: number; readonly reason?: string }
   ): Effect.Effect<void> {
-    const suspends =
-      this.journal !== undefined && this.phase === "open" && Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-    return Effect.suspend(() => {
-      this.takenAtEnd ??= this.taken
-      if (!suspends) return super.leave(exit, frame)
+    return Effect.zipRight(
+      super.leave(exit, frame),
+      Effect.suspend(() => (this.suspended ? this.awaitSaved : Effect.void))
+    )
+  }
+
+  /** A process that shuts down leaves a session that is written down as it is, for the next one. */
+  override unsafeLeave(
+    exit: Exit.Exit<unknown, unknown>,
+    frame?: { readonly code: number; readonly reason?: string }
+  ): void {
+    this.takenAtEnd ??= this.taken
+    if (
+      this.journal !== undefined &&
+      this.phase === "open" &&
+      Exit.isFailure(exit) &&
+      Cause.isInterruptedOnly(exit.cause)
+    ) {
       this.suspended = true
       const info: CloseInfo = { ...this.localClose, code: CloseCode.goingAway, reason: "" }
       this.phase = "over"
       this.finish(info, new ConnectionClosed({ info }))
+      this.saveSoon()
       const { line } = this
       if (line !== undefined) this.giveUp(line, CloseCode.goingAway, "")
       else this.transportGone()
-      this.saveSoon()
-      return Effect.zipRight(this.awaitSaved, super.leave(exit))
-    })
+    }
+    super.unsafeLeave(exit, frame)
   }
 }
 

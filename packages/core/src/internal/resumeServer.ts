@@ -94,6 +94,7 @@ export class Sessions implements Keeper {
       for (const { connection, ttl } of [...this.entries.values()]) {
         this.timers.cancel(ttl)
         connection.abandon()
+        this.remove(connection.awaitSaved)
       }
       return Fiber.awaitAll([...this.removals])
     })
@@ -256,7 +257,9 @@ export class Sessions implements Keeper {
     this.entries.delete(connection.id)
     this.waiting.delete(entry)
     this.timers.cancel(entry.ttl)
-    if (entry.journal !== undefined && !this.closed && !connection.isSuspended) this.remove(entry.journal.remove)
+    // Whoever shuts down waits until all is written.
+    if (connection.isSuspended) this.remove(connection.awaitSaved)
+    else if (entry.journal !== undefined && !this.closed) this.remove(entry.journal.remove)
   }
 
   private forgetStored(): void {
