@@ -94,6 +94,8 @@ export const start = <R>(
     readonly settings: Connection.Settings
     readonly subprotocol: string | undefined
     readonly extensions: ReadonlyArray<Extension.Agreed>
+    /** Default: version 13. */
+    readonly opened?: Connection.Opened | undefined
     readonly runtime: Runtime.Runtime<R>
     readonly handlerTimeoutMillis: number
     /** With `"on input"` the handler costs no fiber before there is a message, or the end, for it to take. */
@@ -101,9 +103,9 @@ export const start = <R>(
     readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
   }
 ): void => {
-  const { extensions, handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
+  const { extensions, handler, handlerTimeoutMillis, opened, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
-  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions)
+  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
   const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
   const scheduler = isStandard ? server.scheduler : undefined
   new Handled(connection, server.connections, runtime, handlerTimeoutMillis, handler, scheduler).start(options.begins)

@@ -39,7 +39,7 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
-import * as Handshake from "./engine/Handshake.js"
+import type * as Handshake from "./engine/Handshake.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { unsendable } from "./internal/BaseConnection.js"
 import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
@@ -352,6 +352,8 @@ export interface DetachOptions {
   readonly subprotocols?: SubprotocolChoice | undefined
   /** Which pages may connect; others get 403. Default `"same"`. */
   readonly origins?: OriginPolicy | undefined
+  /** `["8"]` accepts version 8 too, whose frames are the same. Default: none. */
+  readonly drafts?: ReadonlyArray<"8"> | undefined
   /** More headers of the 101; the handshake's own are a defect. */
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -366,6 +368,7 @@ export interface Detached {
   /** Unread bytes included. It is cut when the Scope closes. */
   readonly transport: Transport
   readonly subprotocol: string | undefined
+  readonly version: "13" | "8"
 }
 
 /**
@@ -394,8 +397,11 @@ export const detach = (
   options: DetachOptions = {}
 ): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
-      Effect.sync(() => transport.abort())
+    Effect.map(
+      Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
+        Effect.sync(() => transport.abort())
+      ),
+      ({ opened, subprotocol, transport }) => ({ transport, subprotocol, version: opened.version as "13" | "8" })
     )
   )
 
@@ -720,9 +726,8 @@ class Route {
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
     }
-    if (!Handshake.checkOrigin(check.origin, request.headers.host, this.options.origins ?? "same")) {
-      return reject(403, `Pages of ${check.origin} may not connect here.`)
-    }
+    const foreign = ServerHandshake.checkOrigin(check, request.headers.host, this.options.origins)
+    if (foreign !== undefined) return reject(foreign.status, foreign.body)
     if (!this.plain) return Effect.interruptible(this.decide(request, context, check, upgrade))
     return this.agree(fiber, check, upgrade, {
       request,

@@ -124,8 +124,8 @@ export type Response = HttpResponse.HttpResponse
  */
 export class RequestRejected extends Data.TaggedError("RequestRejected")<{
   readonly status: number
-  /** The broken rule of the handshake, or `Origin`. */
-  readonly rule: Handshake.RequestRule | "Origin"
+  /** The broken rule of the handshake. */
+  readonly rule: Handshake.RequestRule
   readonly detail: string
 }> {
   /** @since 0.1.0 */
@@ -463,22 +463,15 @@ class TcpRequest implements Request {
     Effect.suspend(() => {
       const { handshake } = this
       this.answer()
-      if (handshake._tag === "Rejected") {
-        this.writeRejection(handshake)
-        const { body, rule, status } = handshake
-        return Effect.fail(new RequestRejected({ status, rule, detail: body }))
-      }
-      const { origins, subprotocols } = this.shared.options
-      if (!Handshake.checkOrigin(handshake.origin, this.headers.host, origins ?? "same")) {
-        const detail = `Pages of ${handshake.origin} may not connect here.`
-        this.write(plain(403, detail))
-        return Effect.fail(new RequestRejected({ status: 403, rule: "Origin", detail }))
-      }
-      const offered = handshake.subprotocols
-      const subprotocol =
-        options.subprotocol === undefined
-          ? Handshake.selectSubprotocol(offered, subprotocols ?? [])
-          : offered.find((name) => name === options.subprotocol)
+      if (handshake._tag === "Rejected") return this.reject(handshake)
+      const { origins, subprotocols = [] } = this.shared.options
+      const foreign = ServerHandshake.checkOrigin(handshake, this.headers.host, origins)
+      if (foreign !== undefined) return this.reject(foreign)
+      const wish = options.subprotocol
+      const subprotocol = Handshake.selectSubprotocol(
+        handshake.subprotocols,
+        wish === undefined ? subprotocols : [wish]
+      )
       const extensions = Extension.negotiate(this.shared.options.extensions ?? [], handshake.extensions)
       const agreement = { subprotocol, extensions, target: this.target, secure: isSecure(this.duplex, this.headers) }
       const head = ServerHandshake.formatAccept(handshake, agreement, options.headers)
@@ -534,6 +527,12 @@ class TcpRequest implements Request {
 
   private write(response: Response): Handshake.FormatError | undefined {
     return writeResponse(this.duplex, response, this.method)
+  }
+
+  private reject(rejection: Handshake.RejectedRequest): Effect.Effect<never, RequestRejected> {
+    this.writeRejection(rejection)
+    const { body, rule, status } = rejection
+    return Effect.fail(new RequestRejected({ status, rule, detail: body }))
   }
 
   private writeRejection(rejection: Handshake.RejectedRequest): void {

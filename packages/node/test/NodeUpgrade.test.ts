@@ -12,33 +12,14 @@ import { WebSocket } from "ws"
 import {
   clientText,
   connect,
-  countSockets,
   handshake,
   type LogLine,
   logsTo,
   open,
-  portOf,
+  plainServer,
   sampleAccept,
   serve
 } from "./support.js"
-
-/** A server that knows nothing of WebSockets. */
-const plainServer = Effect.gen(function* () {
-  const server = Http.createServer((_, response) => response.end("an ordinary answer"))
-  const count = countSockets()
-  count.watch(server)
-  yield* Effect.acquireRelease(
-    Effect.async<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
-    }),
-    () =>
-      Effect.async<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
-  return { server, port: portOf(server), sockets: count.sockets }
-})
 
 const echo = (socket: Connection.Connection) => Stream.run(socket.messages, socket.sink)
 
