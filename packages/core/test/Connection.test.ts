@@ -609,6 +609,27 @@ describe("ping", () => {
   )
 })
 
+describe("pong", () => {
+  it.scoped("goes out unasked, is no answer to anything, and is not bigger than a control frame", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      yield* connection.pong()
+      yield* connection.pong(new Uint8Array(125))
+      yield* settle
+      assert.deepStrictEqual(
+        peer.framesOf(Opcode.pong).map(({ payload }) => payload.length),
+        [0, 125]
+      )
+      const exit = yield* Effect.exit(connection.pong(new Uint8Array(126)))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      peer.sendClose(1000)
+      yield* connection.closed
+      assert.deepInclude(yield* failureOf(connection.pong()), { _tag: "ConnectionClosed", code: 1000 })
+      assert.lengthOf(peer.framesOf(Opcode.pong), 2)
+    })
+  )
+})
+
 // ---- heartbeat -----------------------------------------------------------------------------------------------------------------
 
 describe("heartbeat", () => {

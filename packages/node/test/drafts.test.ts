@@ -376,7 +376,8 @@ describe("a server with drafts", () => {
               Stream.run(Stream.make("x", bytes), socket.sink),
               socket.sendFragments("binary", Stream.make(bytes)),
               socket.sendFragments("binary", Stream.empty),
-              socket.ping()
+              socket.ping(),
+              socket.pong()
             ]
             const exits = yield* Effect.forEach(attempts, Effect.exit)
             yield* Deferred.succeed(
@@ -388,7 +389,7 @@ describe("a server with drafts", () => {
         )
       )
       const client = yield* open76(port, "/bytes")
-      assert.deepStrictEqual(yield* Deferred.await(defects), Array(8).fill(true))
+      assert.deepStrictEqual(yield* Deferred.await(defects), Array(9).fill(true))
       yield* expectBytes(client, Buffer.concat([text("ab"), Buffer.of(0xff, 0)]))
     })
   )

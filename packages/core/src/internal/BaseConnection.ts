@@ -469,6 +469,14 @@ export abstract class BaseConnection implements Flush.Flushable {
     return this.isBelowMark ? Effect.void : this.awaitSent
   }
 
+  /** A control frame, which overtakes the messages that wait for room. */
+  protected sendControl(put: () => void): Effect.Effect<void, ConnectionClosed> {
+    if (!this.isOpen()) return this.closedError()
+    put()
+    this.wrote()
+    return this.isBelowMark ? Effect.void : this.awaitSent
+  }
+
   /** Puts out messages; an Effect for the rest when there is no room, `undefined` when all are out. */
   private sendChunk(messages: ReadonlyArray<Message>): Effect.Effect<void, ConnectionClosed> | undefined {
     const count = messages.length
