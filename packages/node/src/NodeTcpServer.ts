@@ -26,6 +26,7 @@ import type { LazyArg } from "effect/Function"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
@@ -390,6 +391,7 @@ const explain = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
 class TcpRequest implements Request {
   readonly body: Uint8Array
   readonly handshake: Request["handshake"]
+  private readonly ahead: ReadAhead
   private state: "waiting" | "responded" | "accepted" = "waiting"
   private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
 
@@ -401,6 +403,7 @@ class TcpRequest implements Request {
   ) {
     // The engine unmasks what it receives in place.
     this.body = new Uint8Array(rest)
+    this.ahead = new ReadAhead(duplex)
     this.handshake = ServerHandshake.checkRequest({ ...head, limits: noLimits, drafts: shared.options.drafts })
   }
 
@@ -482,7 +485,7 @@ class TcpRequest implements Request {
       this.state = "accepted"
       return Effect.uninterruptible(
         Effect.suspend(() => {
-          const transport = NodeTransport.fromDuplex(this.duplex, this.rest)
+          const transport = NodeTransport.fromDuplex(this.duplex, this.ahead.stop(this.rest))
           this.duplex.write(head, "latin1")
           return Effect.tap(
             Connection.fromSettings(transport, this.shared.settings, subprotocol, extensions, handshake),

@@ -18,6 +18,7 @@ import * as Fiber from "effect/Fiber"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 import { abandon, ignore, linger, refuse, scheduler } from "./NodeWebSocketServer.js"
@@ -354,6 +355,7 @@ class Endpoint {
     const { accept } = this.options
     if (accept === undefined) return this.begin(request, stream, head, checked, undefined)
     const agreed = checked
+    const ahead = new ReadAhead(stream)
     const fiber = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
     const abandoned = () => fiber.unsafeInterruptAsFork(fiber.id())
     stream.once("close", abandoned)
@@ -363,7 +365,7 @@ class Endpoint {
       this.deciding.delete(fiber)
       stream.off("close", abandoned)
       if (this.upgrades.isDraining()) refuse(stream)
-      else if (Exit.isSuccess(exit)) this.begin(request, stream, head, agreed, exit.value)
+      else if (Exit.isSuccess(exit)) this.begin(request, stream, ahead.stop(head), agreed, exit.value)
       else this.fail(stream, exit.cause)
     })
   }
@@ -379,7 +381,7 @@ class Endpoint {
   private begin(
     request: Http.IncomingMessage,
     stream: Duplex,
-    head: Buffer,
+    head: Uint8Array,
     checked: Checked,
     accepted: unknown
   ): void {

@@ -30,6 +30,7 @@ import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import * as Layer from "effect/Layer"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
@@ -248,15 +249,9 @@ export function linger(this: Duplex): void {
   this.once("close", () => clearTimeout(timer))
 }
 
-/** Bytes that are read ahead of the answer; the end of a client that sent more is noticed after the answer. */
-const maxEarlyBytes = 0x10000
-
 class NodeUpgrade implements Upgrade.UpgradeRequest {
   private readonly closeListeners: number
-  private taken = false
-  /** What came since the handshake, while somebody decides. */
-  private early: Array<Buffer> | undefined
-  private collect: ((chunk: Buffer) => void) | undefined
+  private ahead: ReadAhead | undefined
 
   constructor(
     readonly server: Upgrade.UpgradeServer,
@@ -268,34 +263,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   }
 
   deciding(): void {
-    process.nextTick(readAhead, this)
-  }
-
-  /** A stream tells its end when everything before it was read, so whoever decides for longer than a turn reads ahead. */
-  readAhead(): void {
-    const { socket } = this
-    if (this.taken || this.collect !== undefined || socket.writableEnded || socket.destroyed) return
-    let bytes = 0
-    this.early = []
-    this.collect = (chunk) => {
-      // Refused meanwhile: what comes now is dropped
-      if (socket.writableEnded) return
-      this.early!.push(chunk)
-      bytes += chunk.length
-      if (bytes >= maxEarlyBytes) socket.pause()
-    }
-    socket.on("data", this.collect)
-  }
-
-  /** All bytes behind the handshake that were read. */
-  private stopReading(): Buffer {
-    const { collect, early, head, socket } = this
-    this.taken = true
-    if (collect === undefined) return head
-    this.early = this.collect = undefined
-    socket.removeListener("data", collect)
-    socket.pause()
-    return Buffer.concat([head, ...early!])
+    this.ahead ??= new ReadAhead(this.socket)
   }
 
   take(
@@ -318,14 +286,15 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     socket.removeListener("finish", linger)
     forgetResponse(outer)
     forgetResponse(inner)
-    const transport = NodeTransport.fromDuplex(socket, this.stopReading())
+    const transport = NodeTransport.fromDuplex(
+      socket,
+      this.ahead === undefined ? this.head : this.ahead.stop(this.head)
+    )
     socket.write(head, "latin1")
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }
 }
-
-const readAhead = (upgrade: NodeUpgrade): void => upgrade.readAhead()
 
 /**
  * Takes the platform's own listener off the socket, which would keep the request's fiber in memory as long as the connection

@@ -17,6 +17,7 @@ import {
   logsTo,
   open,
   plainServer,
+  type RawClient,
   sampleAccept,
   serve
 } from "./support.js"
@@ -156,29 +157,62 @@ describe("serve", () => {
     })
   )
 
-  it.scopedLive("a client that leaves while accept decides interrupts it", () =>
-    Effect.gen(function* () {
-      const { port, server, sockets } = yield* plainServer
-      const asked = yield* Deferred.make<void>()
-      const interrupted = yield* Deferred.make<void>()
-      yield* NodeUpgrade.serve(
-        server,
-        {
-          accept: () =>
-            Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
-              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
-            )
-        },
-        echo
-      )
-      const client = yield* connect(port)
-      yield* client.write(handshake("/"))
-      yield* Deferred.await(asked)
-      yield* client.reset
-      yield* Deferred.await(interrupted)
-      yield* sockets(0)
-    })
-  )
+  const departures: ReadonlyArray<readonly [string, (client: RawClient) => Effect.Effect<void>]> = [
+    ["a reset", (client) => client.reset],
+    ["the end of its side", (client) => client.end],
+    [
+      "the end of its side after bytes that nobody takes",
+      (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
+    ]
+  ]
+  for (const [what, leave] of departures) {
+    it.scopedLive(`${what} by the client while accept decides interrupts it`, () =>
+      Effect.gen(function* () {
+        const { port, server, sockets } = yield* plainServer
+        const asked = yield* Deferred.make<void>()
+        const interrupted = yield* Deferred.make<void>()
+        yield* NodeUpgrade.serve(
+          server,
+          {
+            accept: () =>
+              Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
+                Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+              )
+          },
+          echo
+        )
+        const client = yield* connect(port)
+        yield* client.write(handshake("/"))
+        yield* Deferred.await(asked)
+        yield* leave(client)
+        yield* Deferred.await(interrupted)
+        yield* sockets(0)
+      })
+    )
+  }
+
+  for (const count of [2, 40]) {
+    it.scopedLive(`${count} messages that come while accept decides are not lost`, () =>
+      Effect.gen(function* () {
+        const { port, server } = yield* plainServer
+        const asked = yield* Deferred.make<void>()
+        const decide = yield* Deferred.make<void>()
+        const accept = () => Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(decide))
+        yield* NodeUpgrade.serve(server, { accept }, echo)
+        const texts = Array.from({ length: count }, (_, i) => `${i} ${"x".repeat(10_000)}`)
+        const client = yield* connect(port)
+        yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
+        yield* Deferred.await(asked)
+        const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
+        yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+        yield* Deferred.succeed(decide, undefined)
+        assert.strictEqual((yield* client.answer).status, 101)
+        for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
+        yield* Fiber.join(sent)
+        yield* client.close()
+      })
+    )
+  }
 
   it.scopedLive("leaving the Scope while accept decides interrupts it and answers 503", () =>
     Effect.gen(function* () {
