@@ -538,6 +538,26 @@ describe("writes", () => {
     })
   )
 
+  it.scoped("settings: mask keys of one's own (RFC 6455 §5.3)", () =>
+    Effect.gen(function* () {
+      const [near, far] = yield* TestTransport.pair()
+      const peer = new RawPeer(far, "server")
+      const bytes: Array<Uint8Array> = []
+      const onData = peer.onData.bind(peer)
+      peer.onData = (chunk) => {
+        bytes.push(chunk.slice())
+        onData(chunk)
+      }
+      const settings = Connection.settings({}, { role: "client", randomKey: () => 0x3d21fa37 })
+      const connection = yield* Connection.fromSettings(near, settings, undefined)
+      yield* Effect.addFinalizer(() => far.cut)
+      yield* connection.send("Hello")
+      yield* settle
+      // The masked frame of §5.7
+      assert.deepStrictEqual(concat(bytes), hex("8185 37fa213d 7f9f4d5158"))
+    })
+  )
+
   it.scoped("the last fragment that waits for room can be interrupted, and the message is whole", () =>
     Effect.gen(function* () {
       const { connection, near, peer } = yield* withRaw({ highWaterMark: 10 })
