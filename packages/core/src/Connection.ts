@@ -460,13 +460,13 @@ export const isFailure = (error: unknown): error is Failure =>
   error instanceof ConnectionClosed || error instanceof ProtocolError || error instanceof HeartbeatTimeout
 
 /**
- * Whom a connection tells when nothing of its transport is left.
+ * Whom a connection tells when nothing of its transport is left; at once if that is so already.
  *
  * @since 0.1.0
  * @category advanced
  */
 export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
-  if (self instanceof BaseConnection) self.owner = owner
+  if (self instanceof BaseConnection) self.ownedBy(owner)
 }
 
 /** @internal */

@@ -108,7 +108,40 @@ export const start = <R>(
   const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
   const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
   const scheduler = isStandard ? server.scheduler : undefined
-  new Handled(connection, server.connections, runtime, handlerTimeoutMillis, handler, scheduler).start(options.begins)
+  new Upgraded(connection, runtime, clock, scheduler, server.connections, handlerTimeoutMillis, handler).start(
+    options.begins
+  )
+}
+
+/** One connection that was accepted outside a router. */
+class Upgraded<R> extends Handled {
+  constructor(
+    connection: Connection.Connection,
+    runtime: Runtime.Runtime<R>,
+    clock: Clock.Clock,
+    scheduler: Scheduler.Scheduler | undefined,
+    private readonly connections: ConnectionSet,
+    protected readonly handlerTimeoutMillis: number,
+    private readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+  ) {
+    super(connection, runtime, clock, scheduler)
+  }
+
+  protected get subject(): string {
+    return "a WebSocket connection"
+  }
+
+  protected handle(): Effect.Effect<unknown, unknown, R> {
+    return this.handler(this.connection)
+  }
+
+  protected enter(): void {
+    this.connections.add(this)
+  }
+
+  protected leaveSets(): void {
+    this.connections.delete(this)
+  }
 }
 
 /**

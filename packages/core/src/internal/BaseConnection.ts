@@ -168,6 +168,11 @@ export abstract class BaseConnection implements Flush.Flushable {
     this.wakeSenders()
   }
 
+  ownedBy(owner: Owner): void {
+    this.owner = owner
+    if (this.isGone) owner.connectionGone()
+  }
+
   /** Nothing of the transport is left. */
   protected transportGone(): void {
     if (this.isGone) return
