@@ -538,6 +538,20 @@ describe("writes", () => {
     })
   )
 
+  it.scoped("an owner is told once that nothing of the transport is left, or is left any more", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* withRaw()
+      const told: Array<string> = []
+      Connection.setOwner(connection, { connectionGone: () => told.push("first") })
+      assert.deepStrictEqual(told, [])
+      yield* connection.abort
+      yield* settle
+      assert.deepStrictEqual(told, ["first"])
+      Connection.setOwner(connection, { connectionGone: () => told.push("late") })
+      assert.deepStrictEqual(told, ["first", "late"])
+    })
+  )
+
   it.scoped("settings: mask keys of one's own (RFC 6455 §5.3)", () =>
     Effect.gen(function* () {
       const [near, far] = yield* TestTransport.pair()

@@ -5,9 +5,9 @@ import type * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { type Connection, Transport, type WebSocketError, WebSocketRoute } from "@effect-ws/core"
+import { type Connection, Transport, WebSocketContract, type WebSocketError, WebSocketRoute } from "@effect-ws/core"
 import { NodeDuplex, NodeUpgrade, NodeWebSocketClient } from "@effect-ws/node"
-import { Context, Deferred, Effect, Exit, Fiber, Queue, Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Queue, Schema, Scope, Stream } from "effect"
 import { WebSocket } from "ws"
 import {
   clientText,
@@ -302,6 +302,25 @@ describe("serve", () => {
       assert.strictEqual((yield* client.closeFrame).code, 1011)
       yield* Deferred.await(released)
       assert.include(logs.map(({ text }) => text).join(), "the handler of a WebSocket connection failed")
+    })
+  )
+
+  it.scopedLive("a message that does not fit a contract closes with 1008, and is no failure for the log", () =>
+    Effect.gen(function* () {
+      const { port, server, sockets } = yield* plainServer
+      const logs: Array<LogLine> = []
+      const Numbers = WebSocketContract.make("/", { incoming: Schema.Struct({ n: Schema.Number }) })
+      yield* NodeUpgrade.serve(server, {}, (socket) =>
+        Effect.flatMap(Numbers.server(socket), ({ messages }) => Stream.runDrain(messages))
+      ).pipe(Effect.provide(logsTo(logs)))
+      const client = yield* open(port, "/")
+      yield* client.sendText('{"n":"one"}')
+      assert.strictEqual((yield* client.closeFrame).code, 1008)
+      yield* client.sendClose(1008)
+      yield* client.end
+      yield* sockets(0)
+      assert.deepStrictEqual([...new Set(logs.map(({ level }) => level._tag))], ["Debug"])
+      assert.isTrue(logs.some(({ text }) => text.includes("WebSocket connection ended")))
     })
   )
 
