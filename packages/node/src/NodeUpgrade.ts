@@ -17,11 +17,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
+import { guard, refuse, unguard } from "./internal/guard.js"
 import { slab } from "./internal/natives.js"
 import { ReadAhead } from "./internal/readAhead.js"
+import { scheduler } from "./internal/scheduler.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
-import { abandon, ignore, linger, refuse, scheduler } from "./NodeWebSocketServer.js"
 
 // ---- attach ------------------------------------------------------------------------------------------------------------
 
@@ -387,9 +388,7 @@ class Endpoint {
   ): void {
     if (stream.destroyed || !stream.writable) return
     const { extensions, opened, subprotocol } = checked
-    stream.off("error", ignore)
-    stream.off("end", abandon)
-    stream.off("finish", linger)
+    unguard(stream)
     const transport = NodeTransport.fromDuplex(stream, head)
     stream.write(checked.head, "latin1")
     const { begins, handler, handlerTimeoutMillis, runtime, settings } = this
@@ -408,13 +407,6 @@ class Endpoint {
 }
 
 // ---- answers -----------------------------------------------------------------------------------------------------------
-
-/** Until somebody takes the stream: a reset must not end the process, nor a client that leaves keep it. */
-const guard = (stream: Duplex): void => {
-  stream.on("error", ignore)
-  stream.on("end", abandon)
-  stream.on("finish", linger)
-}
 
 interface Checked {
   /** The whole 101. */
