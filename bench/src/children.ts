@@ -85,10 +85,11 @@ export interface Server {
 export const startServer = async (
   core: number | undefined,
   file: string,
-  nodeArgs: ReadonlyArray<string>
+  nodeArgs: ReadonlyArray<string>,
+  args: ReadonlyArray<string> = []
 ): Promise<Server> => {
   const path = fileURLToPath(new URL(file, import.meta.url))
-  const child = start(core, ["--expose-gc", ...nodeArgs, path], ["pipe", "pipe", "pipe"])
+  const child = start(core, ["--expose-gc", ...nodeArgs, path, ...args], ["pipe", "pipe", "pipe"])
   child.stdin!.on("error", () => {})
   let stopping = false
   let stderr = ""
@@ -153,15 +154,22 @@ export interface LoadSteps {
   readonly note: (message: string) => void
 }
 
+/** A program that makes load: its compiled file, and further arguments for its Node. */
+export interface Program {
+  readonly file: string
+  readonly nodeArgs: ReadonlyArray<string>
+}
+
 /** Runs a load generator to its end. Rejects with its error, or when it outlives the time that its task can take. */
 export const runLoad = async (
   core: number | undefined,
   task: LoadTask,
   steps: LoadSteps,
-  died: Promise<never>
+  died: Promise<never>,
+  program: Program = { file: "./load.js", nodeArgs: [] }
 ): Promise<Extract<LoadReport, { readonly type: "done" }>> => {
-  const path = fileURLToPath(new URL("./load.js", import.meta.url))
-  const child = start(core, [path, JSON.stringify(task)], ["ignore", "inherit", "inherit", "ipc"])
+  const path = fileURLToPath(new URL(program.file, import.meta.url))
+  const child = start(core, [...program.nodeArgs, path, JSON.stringify(task)], ["ignore", "inherit", "inherit", "ipc"])
   try {
     const outcome = new Promise<Extract<LoadReport, { readonly type: "done" }>>((resolve, reject) => {
       // Steps are taken one after the other, so that the result waits for the last question to the server.
@@ -196,7 +204,14 @@ export const runLoad = async (
         }
       })
     })
-    return await within(task.warmupSeconds + task.seconds + 120, "the load generator", Promise.race([outcome, died]))
+    const done = await within(
+      task.warmupSeconds + task.seconds + 120,
+      "the load generator",
+      Promise.race([outcome, died])
+    )
+    // It ends by itself, and may have a profile to write before.
+    await within(3, "exit", exited(child)).catch(() => {})
+    return done
   } finally {
     child.kill("SIGKILL")
     await exited(child)

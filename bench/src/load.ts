@@ -6,17 +6,26 @@
  */
 import { setTimeout as delay } from "node:timers/promises"
 import * as Client from "./load/Client.js"
+import * as Deflated from "./load/Deflated.js"
 import * as Exchange from "./load/Exchange.js"
 import * as EventWorkloads from "./load/eventWorkloads.js"
 import * as Receiver from "./load/Receiver.js"
+import * as Window from "./load/window.js"
 import { makeOpening } from "./load/wire.js"
 import type { LoadCommand, LoadReport, LoadTask } from "./messages.js"
-import { type EchoRow, type FanoutRow, type HandshakesRow, isMemoryRow, type MemoryRow } from "./rows.js"
+import {
+  type Deflate,
+  type EchoRow,
+  type FanoutRow,
+  type HandshakesRow,
+  type IdleRow,
+  isMemoryRow,
+  type MemoryRow
+} from "./rows.js"
 
 const task = JSON.parse(process.argv[2]!) as LoadTask
 
-const report = (message: LoadReport): Promise<void> =>
-  new Promise((resolve) => process.send!(message, undefined, {}, () => resolve()))
+const report = Window.send
 
 const fail = (message: string): void => {
   // The first failure is the one to show; what follows from it is noise.
@@ -29,23 +38,12 @@ let failed = false
 /** Operations so far: what the window counts, and what the watchdog wants to see grow. */
 let operations = 0
 
+/** Connections opened so far, which are progress as well. */
+let opened = 0
+
 // ---- windows ----------------------------------------------------------------------------------------------------
 
-/** Lets the running workload warm up, then counts its operations for the time asked for. */
-const measure = async (): Promise<LoadReport> => {
-  await delay(task.warmupSeconds * 1000)
-  void report({ type: "windowStart" })
-  const operationsBefore = operations
-  const cpuBefore = process.cpuUsage()
-  const startedAt = performance.now()
-  await delay(task.seconds * 1000)
-  const seconds = (performance.now() - startedAt) / 1e3
-  const { system, user } = process.cpuUsage(cpuBefore)
-  const counted = operations - operationsBefore
-  void report({ type: "windowEnd" })
-  if (counted === 0) throw new Error("no operation ended within the window")
-  return { type: "done", operations: counted, seconds, cpuShare: (user + system) / 1e6 / seconds }
-}
+const measure = (): Promise<LoadReport> => Window.measure(task, () => operations)
 
 /** Seconds without a single operation after which a run is given up. */
 const stallSeconds = 10
@@ -54,16 +52,20 @@ const watch = (): void => {
   let last = -1
   let stalledFor = 0
   setInterval(() => {
-    stalledFor = operations === last ? stalledFor + 1 : 0
-    last = operations
+    const progress = operations + opened
+    stalledFor = progress === last ? stalledFor + 1 : 0
+    last = progress
     if (stalledFor >= stallSeconds) fail(`nothing came back for ${stallSeconds} s`)
   }, 1000).unref()
 }
 
-/** Runs `check` until it holds; the answers to what is in flight must all come. */
+/** Runs `check` until it holds, as long as there are operations; the answers to what is in flight must all come. */
 const until = async (what: string, check: () => boolean): Promise<void> => {
-  const deadline = performance.now() + stallSeconds * 1000
+  let deadline = performance.now() + stallSeconds * 1000
+  let last = operations
   while (!check()) {
+    if (operations !== last) deadline = performance.now() + stallSeconds * 1000
+    last = operations
     if (performance.now() > deadline) throw new Error(`${what} did not come within ${stallSeconds} s`)
     await delay(5)
   }
@@ -82,12 +84,28 @@ const allowedConnections = (wanted: number): number => {
 
 let closing = false
 
-/** Opens `count` connections to `path`, 64 at a time. */
-const connectAll = async (count: number, path: string): Promise<Array<Client.Client>> => {
+/** RFC 7692 §7.1: what a row's connections offer. */
+const offers = {
+  kept: "permessage-deflate; client_max_window_bits",
+  "by choice": "permessage-deflate; client_max_window_bits",
+  forgotten: "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+}
+
+const keepsContext = (client: Client.Client): boolean => !client.extensions!.includes("server_no_context_takeover")
+
+/** Opens `count` connections to `path`, 64 at a time, with the agreement that `deflate` asks for. */
+const connectAll = async (count: number, path: string, deflate?: Deflate): Promise<Array<Client.Client>> => {
   const clients: Array<Client.Client> = []
   const connectOne = (): Promise<void> =>
     new Promise((resolve) => {
-      const client = Client.connect(task.port, makeOpening(path, task.port), () => resolve())
+      const offer = deflate === undefined ? undefined : offers[deflate]
+      const client = Client.connect(task.port, makeOpening(path, task.port, offer), () => {
+        if (deflate !== undefined && client.extensions === undefined) throw new Error("compression was not accepted")
+        if (deflate === "kept" && !keepsContext(client)) throw new Error("the server does not keep its context")
+        if (deflate === "forgotten" && keepsContext(client)) throw new Error("the server keeps its context")
+        opened++
+        resolve()
+      })
       client.onEnd = (cause) => {
         if (!closing) fail(`connection lost: ${cause?.message ?? "ended by the server"}`)
       }
@@ -108,26 +126,51 @@ const closeAll = async (clients: ReadonlyArray<Client.Client>): Promise<void> =>
     client.onEnd = () => open--
     client.socket.write(Client.closeFrame)
   }
-  const deadline = performance.now() + 2000
+  const deadline = performance.now() + 2000 + clients.length / 2
   while (open > 0 && performance.now() < deadline) await delay(5)
-  if (open > 0) void report({ type: "note", message: `${open} connections were not closed by the server within 2 s` })
+  if (open > 0) void report({ type: "note", message: `${open} connections were not closed by the server in time` })
   for (const client of clients) client.socket.destroy()
 }
 
 // ---- workloads --------------------------------------------------------------------------------------------------
 
+/** What connections send in rotation, and the check of what each gets. */
+interface Conversation {
+  readonly slots: number
+  readonly requestsFrom: (slot: number, count: number) => Buffer
+  readonly receive: (client: Client.Client) => Receiver.Receiver["receive"]
+}
+
+const conversation = (
+  slots: number,
+  payloadBytes: number,
+  { binary = false, deflate }: { readonly binary?: boolean; readonly deflate?: Deflate | undefined }
+): Conversation => {
+  const writeTo = (client: Client.Client) => (bytes: Buffer) => void client.socket.write(bytes)
+  if (deflate === undefined) {
+    const exchange = Exchange.make(slots, payloadBytes, binary)
+    return {
+      slots,
+      requestsFrom: (slot, count) => Exchange.requestsFrom(exchange, slot, count),
+      receive: (client) => Receiver.make(exchange, writeTo(client)).receive
+    }
+  }
+  const deflated = Deflated.make(payloadBytes)
+  return { ...deflated, receive: (client) => deflated.receiver(keepsContext(client), writeTo(client)).receive }
+}
+
 const runEcho = async (row: EchoRow): Promise<LoadReport> => {
   // At least two different messages, so that a stale reply shows even with one in flight.
-  const exchange = Exchange.make(Math.max(2, row.inFlight), row.payloadBytes, row.binary)
-  const clients = await connectAll(row.connections, "/echo")
+  const exchange = conversation(Math.max(2, row.inFlight), row.payloadBytes, row)
+  const clients = await connectAll(allowedConnections(row.connections), row.path ?? "/echo", row.deflate)
   let inFlight = 0
   let stopping = false
   for (const client of clients) {
     const write = (bytes: Buffer): void => void client.socket.write(bytes)
-    const { receive } = Receiver.make(exchange, write)
+    const receive = exchange.receive(client)
     let slot = 0
     const send = (count: number): void => {
-      write(Exchange.requestsFrom(exchange, slot, count))
+      write(exchange.requestsFrom(slot, count))
       slot = (slot + count) % exchange.slots
     }
     client.onBytes = (chunk, count) => {
@@ -155,8 +198,8 @@ const runEcho = async (row: EchoRow): Promise<LoadReport> => {
 const conversationMessages = 16
 
 const runFanout = async (row: FanoutRow): Promise<LoadReport> => {
-  const exchange = Exchange.make(8, row.payloadBytes, false)
-  const clients = await connectAll(allowedConnections(row.connections), "/broadcast")
+  const exchange = conversation(8, row.payloadBytes, row)
+  const clients = await connectAll(allowedConnections(row.connections), row.path ?? "/broadcast", row.deflate)
   // A server may join a connection to the broadcast a moment after it accepted the opening handshake.
   await delay(300)
   let published = 0
@@ -166,11 +209,11 @@ const runFanout = async (row: FanoutRow): Promise<LoadReport> => {
   const arrivals = new Int32Array(exchange.slots)
   const publisher = clients[0]!
   const publish = (count: number): void => {
-    publisher.socket.write(Exchange.requestsFrom(exchange, published % exchange.slots, count))
+    publisher.socket.write(exchange.requestsFrom(published % exchange.slots, count))
     published += count
   }
   for (const client of clients) {
-    const { receive } = Receiver.make(exchange, (bytes) => void client.socket.write(bytes))
+    const receive = exchange.receive(client)
     let received = 0
     client.onBytes = (chunk, count) => {
       const messages = receive(chunk, count)
@@ -236,17 +279,17 @@ const idle = async (connections: number): Promise<void> => {
   await command
 }
 
-/** Opens connections that each echo one message; tells the runner when to look, first at a fifth and then at all of them. */
+/** Opens connections that each echo some messages; tells the runner when to look, first at a fifth and then at all of them. */
 const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
-  const exchange = Exchange.make(2, row.payloadBytes, false)
+  const exchange = conversation(2, row.payloadBytes, row)
   const openAndEcho = async (count: number, messagesEach: number): Promise<Array<Client.Client>> => {
-    const clients = await connectAll(count, "/echo")
+    const clients = await connectAll(count, row.path ?? "/echo", row.deflate)
     let missing = clients.length * messagesEach
     for (const client of clients) {
-      const { receive } = Receiver.make(exchange, (bytes) => void client.socket.write(bytes))
+      const receive = exchange.receive(client)
       let sent = 0
       const send = (): void => {
-        if (sent < messagesEach) client.socket.write(Exchange.requestsFrom(exchange, sent++ % exchange.slots, 1))
+        if (sent < messagesEach) client.socket.write(exchange.requestsFrom(sent++ % exchange.slots, 1))
       }
       client.onBytes = (chunk, bytes) => {
         const messages = receive(chunk, bytes)
@@ -265,14 +308,41 @@ const runMemory = async (row: MemoryRow): Promise<LoadReport> => {
   // connection: so some connections with much traffic come and go first, and the difference is taken from a fifth on.
   await closeAll(await openAndEcho(Math.min(64, wanted), 1000))
   closing = false
-  const first = await openAndEcho(Math.ceil(wanted / 5), 1)
+  const first = await openAndEcho(Math.ceil(wanted / 5), row.messages)
   await idle(first.length)
-  const second = await openAndEcho(wanted - first.length, 1)
+  const second = await openAndEcho(wanted - first.length, row.messages)
   await idle(first.length + second.length)
   await closeAll([...first, ...second])
   const seconds = (performance.now() - startedAt) / 1e3
   const { system, user } = process.cpuUsage()
   return { type: "done", operations, seconds, cpuShare: (user + system) / 1e6 / seconds }
+}
+
+/** Many connections that each send a message now and then: what costs is that they are there. */
+const runIdle = async (row: IdleRow): Promise<LoadReport> => {
+  const exchange = conversation(2, row.payloadBytes, {})
+  const clients = await connectAll(allowedConnections(row.connections), row.path)
+  let sent = 0
+  for (const client of clients) {
+    const receive = exchange.receive(client)
+    client.onBytes = (chunk, count) => {
+      operations += receive(chunk, count)
+    }
+  }
+  // One after the other, evenly, so that each has its turn once in the interval.
+  const startedAt = performance.now()
+  const ticker = setInterval(() => {
+    const due = ((performance.now() - startedAt) / 1000 / row.intervalSeconds) * clients.length
+    for (; sent < due; sent++) {
+      const turn = Math.floor(sent / clients.length)
+      clients[sent % clients.length]!.socket.write(exchange.requestsFrom(turn % exchange.slots, 1))
+    }
+  }, 10)
+  const result = await measure()
+  clearInterval(ticker)
+  await until("the echo of every message", () => operations === sent)
+  await closeAll(clients)
+  return result
 }
 
 const eventRun: EventWorkloads.Run = {
@@ -304,6 +374,10 @@ const run = (): Promise<LoadReport> => {
       return runHandshakes(task.row)
     case "memory":
       return runMemory(task.row)
+    case "idle":
+      return runIdle(task.row)
+    case "client":
+      throw new Error("a client makes its load itself")
   }
 }
 

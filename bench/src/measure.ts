@@ -1,8 +1,8 @@
 /** One measurement: a fresh server, a fresh load generator, one workload. */
-import { type Cores, runLoad, startServer, waitedSeconds } from "./children.js"
+import { type Cores, type Program, runLoad, startServer, waitedSeconds } from "./children.js"
 import type { CpuAnswer, MemoryAnswer } from "./messages.js"
-import { isMemoryRow, type Row } from "./rows.js"
-import type { ServerEntry } from "./servers.js"
+import { type ClientRow, isMemoryRow, type Row } from "./rows.js"
+import { answeringServer, type ServerEntry } from "./servers.js"
 
 /** What a measurement found, or why it found nothing. */
 export type Measurement = {
@@ -12,7 +12,7 @@ export type Measurement = {
 } & (Figures | { readonly error: string })
 
 export interface Figures {
-  /** Operations per second, or bytes per connection in a memory row. */
+  /** Operations per second, bytes per connection in a memory row, milliseconds of processor time per second in an idle row. */
   readonly value: number
   /** Share of a core which the load generator used, 0 to 1. */
   readonly loadCpu: number
@@ -47,7 +47,8 @@ export const measure = async (
 ): Promise<ReadonlyArray<Measurement>> => {
   const named = (name: string) => ({ server: server.name, row: name, round })
   try {
-    const figures = await leastDisturbed(options.retries, () => run(server, row, options))
+    const attempt = row.kind === "client" ? () => runClient(server, row, options) : () => run(server, row, options)
+    const figures = await leastDisturbed(options.retries, attempt)
     return Object.entries(figures).map(([name, found]) => ({ ...named(name), ...found }))
   } catch (error) {
     return [{ ...named(row.name), error: error instanceof Error ? error.message : String(error) }]
@@ -72,8 +73,9 @@ const leastDisturbed = async (
 }
 
 const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Promise<Record<string, Figures>> => {
-  const { cores, note, seconds } = options
-  const warmupSeconds = Math.max(options.warmupSeconds, row.kind === "handshakes" ? row.warmupSeconds : 0)
+  const { cores, note } = options
+  const seconds = Math.max(options.seconds, row.kind === "idle" ? row.windowSeconds : 0)
+  const warmupSeconds = Math.max(options.warmupSeconds, "warmupSeconds" in row ? row.warmupSeconds : 0)
   const process = await startServer(cores?.server, server.file, options.nodeArgs)
   try {
     let before: CpuAnswer | undefined
@@ -106,7 +108,7 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
     const serverCpu = (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds)
     return {
       [row.name]: {
-        value,
+        value: row.kind === "idle" ? serverCpu * 1000 : value,
         loadCpu: done.cpuShare,
         serverCpu,
         waited: Math.max(...waits) / done.seconds,
@@ -115,6 +117,56 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
     }
   } finally {
     if (!(await process.stop())) note(`${server.name}, ${row.name}: did not end within 3 s of SIGTERM`)
+  }
+}
+
+/**
+ * Measures a client: on the core of the servers, against a server on the core of the load. "Server" and "load" of the figures
+ * are what is measured and what is not, so here the client and the server that answers.
+ */
+const runClient = async (
+  client: ServerEntry,
+  row: ClientRow,
+  options: MeasureOptions
+): Promise<Record<string, Figures>> => {
+  const { cores, note, nodeArgs, seconds, warmupSeconds } = options
+  const server = await startServer(cores?.load, answeringServer, [], [JSON.stringify(row)])
+  try {
+    let before: CpuAnswer | undefined
+    let after: CpuAnswer | undefined
+    let waits: readonly [server: number, client: number] = [0, 0]
+    const program: Program = { file: client.file, nodeArgs }
+    const done = await runLoad(
+      cores?.server,
+      { port: server.port, controlPort: undefined, row, seconds, warmupSeconds },
+      {
+        windowStart: async (clientPid) => {
+          waits = [-waitedSeconds(server.pid), -waitedSeconds(clientPid)]
+          before = await server.cpu()
+        },
+        windowEnd: async (clientPid) => {
+          waits = [waits[0] + waitedSeconds(server.pid), waits[1] + waitedSeconds(clientPid)]
+          after = await server.cpu()
+        },
+        idle: async () => {},
+        note: (message) => note(`${client.name}, ${row.name}: ${message}`)
+      },
+      server.died,
+      program
+    )
+    if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
+    const value = done.operations / done.seconds
+    return {
+      [row.name]: {
+        value,
+        loadCpu: (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds),
+        serverCpu: done.cpuShare,
+        waited: Math.max(...waits) / done.seconds,
+        serverMicrosPerOperation: (done.cpuShare / value) * 1e6
+      }
+    }
+  } finally {
+    await server.stop()
   }
 }
 

@@ -5,8 +5,22 @@
  * not what was sent to it.
  */
 
+/**
+ * Compression with permessage-deflate, by what the server's compressor does with its context between messages: `"kept"` must be agreed
+ * on, `"forgotten"` is asked for, `"by choice"` leaves it to the server. Requests are compressed without context.
+ */
+export type Deflate = "kept" | "forgotten" | "by choice"
+
+/** Where and how a row's connections are opened, if not at the path of its kind and without extensions. */
+export interface Route {
+  readonly path?: string
+  readonly deflate?: Deflate
+  /** The servers that have the route, by their names; all of them by default. */
+  readonly servers?: ReadonlyArray<string>
+}
+
 /** Messages that come back on the connection they were sent on, to `/echo`. */
-export interface EchoRow {
+export interface EchoRow extends Route {
   readonly kind: "echo"
   readonly name: string
   readonly about: string
@@ -18,7 +32,7 @@ export interface EchoRow {
 }
 
 /** Messages that come back on every connection to `/broadcast`; one of these connections publishes. */
-export interface FanoutRow {
+export interface FanoutRow extends Route {
   readonly kind: "fanout"
   readonly name: string
   readonly about: string
@@ -38,13 +52,42 @@ export interface HandshakesRow {
   readonly warmupSeconds: number
 }
 
-/** What one idle connection that has echoed a message costs the server. */
-export interface MemoryRow {
+/** What one idle connection that has echoed messages costs the server. */
+export interface MemoryRow extends Route {
   readonly kind: "memory"
   readonly name: string
   readonly about: string
   readonly connections: number
+  /** Messages that each connection has echoed. */
+  readonly messages: number
   readonly payloadBytes: number
+}
+
+/** Processor time of a server with many connections that rarely send: milliseconds per second. */
+export interface IdleRow extends Route {
+  readonly kind: "idle"
+  readonly name: string
+  readonly about: string
+  readonly path: string
+  readonly connections: number
+  readonly payloadBytes: number
+  /** The least warm-up: every connection has sent a message, and the garbage of opening them is collected. */
+  readonly warmupSeconds: number
+  /** Between two messages of a connection. */
+  readonly intervalSeconds: number
+  /** The least length of the window, so that it has as many heartbeats of each connection whenever it begins. */
+  readonly windowSeconds: number
+}
+
+/** The clients are measured: they send to a server that answers as an echo does, and send again for what comes back. */
+export interface ClientRow {
+  readonly kind: "client"
+  readonly name: string
+  readonly about: string
+  readonly connections: number
+  readonly inFlight: number
+  readonly payloadBytes: number
+  readonly binary: boolean
 }
 
 /** Events to every reader of `/events`, published over the server's control connection. */
@@ -74,7 +117,7 @@ export interface EventMemoryRow {
   readonly connections: number
 }
 
-export type WebSocketRow = EchoRow | FanoutRow | HandshakesRow | MemoryRow
+export type WebSocketRow = EchoRow | FanoutRow | HandshakesRow | MemoryRow | IdleRow | ClientRow
 export type EventRow = EventFanoutRow | FirehoseRow | EventMemoryRow
 export type Row = WebSocketRow | EventRow
 
@@ -85,6 +128,9 @@ export const isMemoryRow = (row: Row): row is MemoryRow | EventMemoryRow =>
   row.kind === "memory" || row.kind === "sse-memory"
 
 const KiB = 1024
+
+/** The servers with permessage-deflate. */
+const deflating = ["ws", "websocket-driver", "ours-stream", "ours-fused"]
 
 export const rows: ReadonlyArray<Row> = [
   {
@@ -169,7 +215,111 @@ export const rows: ReadonlyArray<Row> = [
     name: "memory",
     about: "bytes per idle connection that has echoed one message, of 10,000",
     connections: 10_000,
+    messages: 1,
     payloadBytes: 128
+  },
+  {
+    kind: "echo",
+    name: "deflate-echo",
+    about: "32 connections, 8 in flight, 1 KiB JSON, compressed with context takeover on both sides: messages/s",
+    path: "/echo-deflate",
+    deflate: "kept",
+    servers: deflating,
+    connections: 32,
+    inFlight: 8,
+    payloadBytes: KiB,
+    binary: false
+  },
+  {
+    kind: "echo",
+    name: "deflate-echo-none",
+    about: "32 connections, 8 in flight, 1 KiB JSON, compressed without context takeover: messages/s",
+    path: "/echo-deflate",
+    deflate: "forgotten",
+    servers: deflating,
+    connections: 32,
+    inFlight: 8,
+    payloadBytes: KiB,
+    binary: false
+  },
+  ...[1, 8].flatMap((inFlight): ReadonlyArray<FanoutRow> => {
+    const row = {
+      kind: "fanout",
+      path: "/broadcast-deflate",
+      // Not websocket-driver, which makes a compressor per message and member: no message of eight ends within a second.
+      servers: ["ws", "ours-stream", "ours-fused"],
+      connections: 1000,
+      inFlight,
+      payloadBytes: KiB
+    } as const
+    const about = `1000 subscribers, ${inFlight} in flight, 1 KiB JSON, compressed`
+    return [
+      {
+        ...row,
+        name: `deflate-fanout${inFlight}`,
+        about: `${about}, context takeover offered: deliveries/s`,
+        deflate: "by choice"
+      },
+      {
+        ...row,
+        name: `deflate-fanout${inFlight}-none`,
+        about: `${about} without context takeover: deliveries/s`,
+        deflate: "forgotten"
+      }
+    ]
+  }),
+  {
+    kind: "memory",
+    name: "memory-deflate",
+    about: "bytes per connection that has echoed three compressed messages, of 1000; ours with the preset small",
+    path: "/echo-deflate-small",
+    deflate: "kept",
+    servers: deflating,
+    connections: 1000,
+    messages: 3,
+    payloadBytes: KiB
+  },
+  {
+    kind: "memory",
+    name: "memory-deflate-full",
+    about: "bytes per connection that has echoed three compressed messages, of 1000; ours with the preset full",
+    path: "/echo-deflate-full",
+    deflate: "kept",
+    servers: deflating,
+    connections: 1000,
+    messages: 3,
+    payloadBytes: KiB
+  },
+  {
+    kind: "idle",
+    name: "idle10k",
+    about:
+      "10,000 connections with a heartbeat of 20 s, each echoes 128 B every 10 s: server's ms of processor time per s",
+    path: "/echo-heartbeat",
+    servers: ["ws", "ours-stream", "ours-fused", "ours-attached"],
+    connections: 10_000,
+    payloadBytes: 128,
+    warmupSeconds: 10,
+    intervalSeconds: 10,
+    windowSeconds: 20
+  },
+  {
+    kind: "client",
+    name: "client-pipelined",
+    about: "clients: 64 connections, 64 in flight, 128 B text: messages/s",
+    connections: 64,
+    inFlight: 64,
+    payloadBytes: 128,
+    binary: false
+  },
+  {
+    kind: "client",
+    name: "client-16k",
+    about: "clients: 16 connections, 4 in flight, 16 KiB binary: messages/s",
+    connections: 16,
+    inFlight: 4,
+    payloadBytes: 16 * KiB,
+    binary: true
   },
   {
     kind: "sse-fanout",

@@ -10,24 +10,25 @@ import { parseArgs } from "node:util"
 import { canPin, killAll } from "./children.js"
 import { type Measurement, measure } from "./measure.js"
 import { format, summarize, warnings } from "./report.js"
-import { isEventRow, isMemoryRow, type Row, rows } from "./rows.js"
-import { baseline, eventBaseline, eventServers, servers } from "./servers.js"
+import { isEventRow, type Row, rows } from "./rows.js"
+import { baseline, clients, eventBaseline, eventServers, type ServerEntry, servers } from "./servers.js"
 
 const usage = `node bench/dist/run.js [options]
   --rows a,b          only these rows; a name also stands for all that start with it
-  --servers x,y       only these servers (ratios are taken to ${baseline}, those of sse rows to ${eventBaseline})
+  --servers x,y       only these servers and clients (ratios are taken to ${baseline}, those of sse rows to ${eventBaseline})
   --rounds 5          alternating rounds
   --seconds 2         length of each measurement
   --warmup 0.5        seconds of the same load before it
   --retries 2         how often a measurement is repeated while other processes used its cores
-  --connections 10000 connections of the memory rows
-  --server-core 0     core of the server
-  --load-core 1       core of the load generator
+  --connections 10000 connections of the memory rows without compression
+  --server-core 0     core of the server; in client rows, of the client
+  --load-core 1       core of the load generator; in client rows, of the server
   --unpinned          leave the choice of cores to the system
-  --node-args "..."   further arguments for the servers' Node, separated by spaces
+  --node-args "..."   further arguments for the Node of what is measured, separated by spaces
   --json file         write all measurements and the summary
 rows:    ${rows.map(({ name }) => name).join(", ")}
-servers: ${[...servers, ...eventServers].map(({ name }) => name).join(", ")}`
+servers: ${[...servers, ...eventServers].map(({ name }) => name).join(", ")}
+clients: ${clients.map(({ name }) => name).join(", ")}`
 
 const { values: options } = parseArgs({
   options: {
@@ -78,6 +79,14 @@ const rotate = <A>(all: ReadonlyArray<A>, by: number): ReadonlyArray<A> => {
   return [...all.slice(first), ...all.slice(0, first)]
 }
 
+/** What `row` is measured on. */
+const subjectsOf = (row: Row): ReadonlyArray<ServerEntry> => {
+  if (row.kind === "client") return clients
+  if (isEventRow(row)) return eventServers
+  const { servers: able } = "servers" in row ? row : {}
+  return able === undefined ? servers : servers.filter(({ name }) => able.includes(name))
+}
+
 /** Rows of the table: a memory row gives two. */
 const aboutOf = (name: string): string => {
   if (name.endsWith("-heap")) return `JavaScript heap and buffers: ${aboutOf(name.slice(0, -"-heap".length))}`
@@ -92,9 +101,12 @@ const main = async (): Promise<void> => {
   const warmupSeconds = positive("warmup", options.warmup)
   const retries = Number(options.retries)
   const connections = options.connections === undefined ? undefined : positive("connections", options.connections)
-  const chosenServers = choose("servers", options.servers, [...servers, ...eventServers])
+  const others = clients.filter(({ name }) => !servers.some((server) => server.name === name))
+  const names = choose("servers", options.servers, [...servers, ...eventServers, ...others]).map(({ name }) => name)
+  const takesConnections = (row: Row): boolean =>
+    row.kind === "sse-memory" || (row.kind === "memory" && row.deflate === undefined)
   const chosenRows = choose("rows", options.rows, rows).map(
-    (row): Row => (isMemoryRow(row) && connections !== undefined ? { ...row, connections } : row)
+    (row): Row => (connections !== undefined && takesConnections(row) ? ({ ...row, connections } as Row) : row)
   )
   const wantedCores = { server: Number(options["server-core"]), load: Number(options["load-core"]) }
   const cores = !options.unpinned && canPin(wantedCores) ? wantedCores : undefined
@@ -109,7 +121,7 @@ const main = async (): Promise<void> => {
   const measurements: Array<Measurement> = []
   for (let round = 0; round < rounds; round++) {
     for (const row of chosenRows) {
-      const able = chosenServers.filter((server) => eventServers.includes(server) === isEventRow(row))
+      const able = subjectsOf(row).filter(({ name }) => names.includes(name))
       if (able.length === 0 && round === 0) note(`${row.name}: none of these servers has it`)
       for (const server of rotate(able, round)) {
         const found = await measure(server, row, round, { cores, seconds, warmupSeconds, retries, nodeArgs, note })
@@ -122,7 +134,6 @@ const main = async (): Promise<void> => {
     }
   }
 
-  const names = chosenServers.map(({ name }) => name)
   const summary = summarize(measurements, names, (row) => (row.startsWith("sse-") ? eventBaseline : baseline))
   const machine = {
     node: process.version,

@@ -10,7 +10,7 @@ export interface ServerEntry {
   readonly file: string
 }
 
-/** The server which the ratios of WebSocket rows are taken to. */
+/** The server, or client, which the ratios of WebSocket rows are taken to. */
 export const baseline = "ws"
 
 /** The server which the ratios of the rows of event streams are taken to. */
@@ -23,6 +23,7 @@ export const servers: ReadonlyArray<ServerEntry> = [
   { name: "effect-platform", file: "./servers/effect-platform.js" },
   { name: "plain-net", file: "./servers/plain-net.js" },
   { name: "ours-stream", file: "./servers/ours-stream.js" },
+  { name: "ours-operator", file: "./servers/ours-operator.js" },
   { name: "ours-fused", file: "./servers/ours-fused.js" },
   { name: "ours-attached", file: "./servers/ours-attached.js" }
 ]
@@ -37,3 +38,16 @@ export const eventServers: ReadonlyArray<ServerEntry> = [
   { name: "sse-ours", file: "./servers/sse/ours.js" },
   { name: "sse-ours-pulled", file: "./servers/sse/ours-pulled.js" }
 ]
+
+/** The clients of the benchmark, which keep to the contract of `clients/harness.ts`. Names are those of the table. */
+export const clients: ReadonlyArray<ServerEntry> = [
+  { name: baseline, file: "./clients/ws.js" },
+  { name: "undici", file: "./clients/undici.js" },
+  { name: "effect-platform", file: "./clients/effect-platform.js" },
+  { name: "plain-net", file: "./clients/plain-net.js" },
+  { name: "ours-stream", file: "./clients/ours-stream.js" },
+  { name: "ours-fused", file: "./clients/ours-fused.js" }
+]
+
+/** What answers the clients. */
+export const answeringServer = "./servers/answering.js"

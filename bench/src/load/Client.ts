@@ -1,9 +1,11 @@
 /** One connection of the load generator: a plain TCP socket, the opening handshake, the closing handshake. */
 import { connect as connectTcp, type Socket } from "node:net"
-import { maskedFrame, type Opening, refusalOf } from "./wire.js"
+import { headerOf, maskedFrame, type Opening, refusalOf } from "./wire.js"
 
 export interface Client {
   readonly socket: Socket
+  /** The value of `Sec-WebSocket-Extensions` in the server's acceptance. */
+  extensions: string | undefined
   /** Gets what comes after the opening handshake; the buffer is written over after the call. */
   onBytes: (chunk: Buffer, count: number) => void
   /** The TCP connection ended, in whatever way. */
@@ -39,6 +41,7 @@ export const connect = (port: number, opening: Opening, onOpen: (client: Client)
     if (end < 0) return
     const refusal = refusalOf(head.slice(0, end + 2), opening)
     if (refusal !== undefined) throw new Error(`opening handshake: ${refusal}`)
+    client.extensions = headerOf(head.slice(0, end + 2), "sec-websocket-extensions")
     head = undefined
     onOpen(client)
     const used = end + 4 - before
@@ -61,7 +64,7 @@ export const connect = (port: number, opening: Opening, onOpen: (client: Client)
       }
     }
   })
-  const client: Client = { socket, onBytes: () => {}, onEnd: () => {} }
+  const client: Client = { socket, extensions: undefined, onBytes: () => {}, onEnd: () => {} }
   let cause: Error | undefined
   socket.on("error", (error) => {
     cause = error

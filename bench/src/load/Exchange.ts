@@ -19,7 +19,7 @@ export interface Exchange {
 
 export const make = (slots: number, payloadBytes: number, binary: boolean): Exchange => {
   const first = 0x80 | (binary ? 0x2 : 0x1)
-  const payloads = Array.from({ length: slots }, (_, slot) => (binary ? bytes : text)(slot, payloadBytes))
+  const payloads = payloadsOf(slots, payloadBytes, binary)
   const requests = payloads.map((payload) => maskedFrame(first, payload))
   const responses = payloads.map((payload) => unmaskedFrame(first, payload))
   return {
@@ -30,6 +30,10 @@ export const make = (slots: number, payloadBytes: number, binary: boolean): Exch
     slots
   }
 }
+
+/** The payload of each slot. */
+export const payloadsOf = (slots: number, payloadBytes: number, binary: boolean): ReadonlyArray<Buffer> =>
+  Array.from({ length: slots }, (_, slot) => (binary ? bytes : text)(slot, payloadBytes))
 
 /** The frames of `count` messages from `slot` on; `count` at most the number of slots. */
 export const requestsFrom = (exchange: Exchange, slot: number, count: number): Buffer =>

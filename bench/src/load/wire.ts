@@ -69,23 +69,30 @@ export const unmaskInPlace = (bytes: Buffer, at: number, count: number, key: num
 export interface Opening {
   readonly request: Buffer
   readonly accept: string
+  /** Whether extensions are offered. */
+  readonly offers: boolean
 }
 
-/** RFC 6455 §4.1: the request, with a fresh key. */
-export const makeOpening = (path: string, port: number): Opening => {
+/** RFC 6455 §4.1: the request, with a fresh key; `extensions` is the value of `Sec-WebSocket-Extensions`. */
+export const makeOpening = (path: string, port: number, extensions?: string): Opening => {
   const key = randomBytes(16).toString("base64")
   const request =
     `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
-    `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`
+    `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n` +
+    `${extensions === undefined ? "" : `Sec-WebSocket-Extensions: ${extensions}\r\n`}\r\n`
   const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
-  return { request: Buffer.from(request), accept }
+  return { request: Buffer.from(request), accept, offers: extensions !== undefined }
 }
 
 /** RFC 6455 §4.1: why the response head is no acceptance of `opening`, or `undefined` when it is one. */
 export const refusalOf = (head: string, opening: Opening): string | undefined => {
   if (!head.startsWith("HTTP/1.1 101 ")) return `not a 101: ${head.slice(0, 200)}`
-  const name = /\r\nsec-websocket-accept: */i.exec(head)
-  const value = name === null ? undefined : head.slice(name.index + name[0].length).split("\r\n", 1)[0]
+  const value = headerOf(head, "sec-websocket-accept")
   if (value !== opening.accept) return `wrong Sec-WebSocket-Accept: ${value}`
-  return /\r\nsec-websocket-extensions:/i.test(head) ? "an extension that was not offered" : undefined
+  const extensions = headerOf(head, "sec-websocket-extensions")
+  return extensions !== undefined && !opening.offers ? "an extension that was not offered" : undefined
 }
+
+/** The value of a header that comes once, by its name in lower case. */
+export const headerOf = (head: string, name: string): string | undefined =>
+  new RegExp(`\\r\\n${name}: *([^\\r\\n]*)`, "i").exec(head)?.[1]

@@ -3,6 +3,8 @@
  *
  * - listens on 127.0.0.1, port 0, and then calls {@link ready};
  * - echoes each message on `/echo` with its kind; sends each message received on `/broadcast` to every client there;
+ * - if rows name it (`servers` in `rows.ts`): does the same on `/echo-deflate` and `/broadcast-deflate` with permessage-deflate, on
+ *   `/echo-deflate-small` and `-full` with these presets, on `/echo-heartbeat` with a heartbeat of 20 s;
  * - exits on SIGTERM, and when its standard input ends (the runner is gone);
  * - answers the lines `cpu` and `mem` on its standard input with one line of JSON. `mem` needs `--expose-gc`.
  */

@@ -1,23 +1,41 @@
-/** What both of this library's servers share: all but the handler of `/echo`. */
+/** What both of this library's servers share: all but the handler that echoes. */
 import { createServer } from "node:http"
 import { HttpLayerRouter, HttpServer } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
-import { Broadcast, WebSocketRoute } from "@effect-ws/core"
-import { NodeWebSocketServer } from "@effect-ws/node"
+import { Broadcast, type Connection, WebSocketRoute } from "@effect-ws/core"
+import type { Extension } from "@effect-ws/core/engine"
+import { NodeWebSocketServer, PermessageDeflate } from "@effect-ws/node"
 import { Effect, Layer } from "effect"
 import { ready } from "./harness.js"
 
 export const maxMessageBytes = 100 * 1024 * 1024
 
-const Room = Layer.unwrapEffect(
-  Effect.map(Broadcast.make(), (room) =>
-    WebSocketRoute.layer("/broadcast", { maxMessageBytes }, (socket) =>
-      Effect.zipRight(
-        room.join(socket),
-        socket.runForEach((message) => room.publish(message))
+interface RouteOptions extends Connection.Options {
+  readonly extensions?: ReadonlyArray<Extension.Extension>
+}
+
+/** The level and memory level of zlib, which the peers use as well; like `websocket-driver`, every message is compressed. */
+const deflate = { level: 6, memLevel: 8, threshold: 0 }
+
+const room = (path: HttpLayerRouter.PathInput, options: RouteOptions) =>
+  Layer.unwrapEffect(
+    Effect.map(Broadcast.make(), (room) =>
+      WebSocketRoute.layer(path, options, (socket) =>
+        Effect.zipRight(
+          room.join(socket),
+          socket.runForEach((message) => room.publish(message))
+        )
       )
     )
   )
+
+const Rooms = Layer.mergeAll(
+  room("/broadcast", { maxMessageBytes }),
+  // Without context takeover by choice, so that a publication is compressed once for all.
+  room("/broadcast-deflate", {
+    maxMessageBytes,
+    extensions: [PermessageDeflate.make({ ...deflate, serverNoContextTakeover: true })]
+  })
 )
 
 const Ready = HttpServer.addressWith((address) =>
@@ -26,11 +44,23 @@ const Ready = HttpServer.addressWith((address) =>
   })
 )
 
-/** Serves `echo` and the fan-out. */
-export const serve = (
-  echo: Layer.Layer<never, never, HttpLayerRouter.HttpRouter | HttpLayerRouter.Request<"Error", unknown>>
-): void =>
-  HttpLayerRouter.serve(Layer.mergeAll(echo, Room), { disableLogger: true, disableListenLog: true }).pipe(
+type Echo = (
+  path: HttpLayerRouter.PathInput,
+  options: RouteOptions
+) => Layer.Layer<never, never, HttpLayerRouter.HttpRouter | HttpLayerRouter.Request<"Error", unknown>>
+
+const echoes = (echo: Echo) =>
+  Layer.mergeAll(
+    echo("/echo", { maxMessageBytes }),
+    echo("/echo-deflate", { maxMessageBytes, extensions: [PermessageDeflate.make(deflate)] }),
+    echo("/echo-deflate-small", { maxMessageBytes, extensions: [PermessageDeflate.small] }),
+    echo("/echo-deflate-full", { maxMessageBytes, extensions: [PermessageDeflate.full] }),
+    echo("/echo-heartbeat", { maxMessageBytes, heartbeat: { interval: "20 seconds" } })
+  )
+
+/** Serves `echo` on its paths, and the fan-out. */
+export const serve = (echo: Echo): void =>
+  HttpLayerRouter.serve(Layer.mergeAll(echoes(echo), Rooms), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.merge(Layer.effectDiscard(Ready)),
     Layer.provide(NodeWebSocketServer.layer(() => createServer(), { port: 0, host: "127.0.0.1", backlog: 4096 })),
     Layer.launch,

@@ -220,7 +220,7 @@ export interface Options {
   readonly closeTimeout?: Duration.DurationInput | undefined
   /** Close codes with which `messages` ends instead of failing. Default 1000, 1001 and 1005 (none). */
   readonly cleanCloseCodes?: ReadonlyArray<number> | undefined
-  /** Pings that find dead peers. Default: every 20 seconds, 20 seconds for any byte to come. `false` switches them off. */
+  /** Pings that find dead peers. Default: at most 20 seconds after the last byte, 20 seconds for any byte to come. `false` switches them off. */
   readonly heartbeat?: Heartbeat | false | undefined
 }
 
@@ -228,8 +228,8 @@ export interface Options {
  * When the heartbeat pings, and how long the peer may stay silent after it. Any received byte counts as life, and so does
  * the time in which we ourselves did not read. Driven by Effect's Clock.
  *
- * With `interval` (default 20 seconds) one timer serves all connections; a `schedule` takes its place and costs a fiber
- * per connection.
+ * With `interval` (default 20 seconds) a ping goes out when nothing came for at least half of it and at most all of it; one timer serves all
+ * connections; a `schedule` takes its place and costs a fiber per connection.
  *
  * @since 0.1.0
  * @category models

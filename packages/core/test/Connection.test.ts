@@ -689,6 +689,21 @@ describe("heartbeat", () => {
     })
   )
 
+  it.scoped("a peer that talks is not pinged; one that falls silent is, within 20 seconds of its last byte", () =>
+    Effect.gen(function* () {
+      const { peer } = yield* withRaw()
+      for (let i = 0; i < 12; i++) {
+        yield* TestClock.adjust("9 seconds")
+        pong(peer)
+        yield* settle
+      }
+      assert.strictEqual(pings(peer), 0)
+      yield* TestClock.adjust("20 seconds")
+      yield* settle
+      assert.strictEqual(pings(peer), 1)
+    })
+  )
+
   it.scoped("a peer that stays silent for 20 seconds is cut: HeartbeatTimeout, and 1006", () =>
     Effect.gen(function* () {
       const { connection, near, peer } = yield* withRaw()

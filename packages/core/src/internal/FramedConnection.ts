@@ -130,7 +130,7 @@ export class FramedConnection extends BaseConnection implements Listener {
     const { heartbeat } = this.settings
     if (heartbeat !== undefined && heartbeat.schedule === undefined && !this.transportClosed && !this.textOnly) {
       this.heartbeatTimer = new Timers.Timer(() => this.beat(heartbeat))
-      Timers.of(this.clock).set(this.heartbeatTimer, heartbeat.intervalMillis)
+      Timers.of(this.clock).set(this.heartbeatTimer, heartbeat.intervalMillis / 2)
     }
   }
 
@@ -457,21 +457,28 @@ export class FramedConnection extends BaseConnection implements Listener {
     if (pings.length === 0) this.pings = undefined
   }
 
+  /**
+   * A ping goes out when nothing came for at least half of the interval and at most all of it: connections that talk cost two looks
+   * at a field per interval and no ping.
+   */
   private beat({ intervalMillis, timeoutMillis }: HeartbeatSettings): void {
     // The closing handshake has a deadline of its own.
     if (this.protocol.state._tag !== "Open") return
     const timer = this.heartbeatTimer!
     const timers = Timers.of(this.clock)
-    const stepMillis = Math.min(intervalMillis, timeoutMillis)
-    if (this.silentMillis >= 0) {
-      if (this.alive) {
-        this.silentMillis = -1
-        if (intervalMillis > timeoutMillis) return timers.set(timer, intervalMillis - timeoutMillis)
-      } else if ((this.silentMillis += stepMillis) >= timeoutMillis) return this.peerIsDead(timeoutMillis)
+    const stepMillis = Math.min(intervalMillis / 2, timeoutMillis)
+    if (this.alive) {
+      this.silentMillis = -1
+      // While we ourselves do not read, no pong can come in.
+      this.alive = this.readingPaused
+      return timers.set(timer, intervalMillis / 2)
     }
-    if (this.silentMillis < 0) this.expectLife()
-    this.sendHeartbeat()
-    timers.set(timer, stepMillis)
+    if (this.silentMillis < 0) {
+      this.expectLife()
+      this.sendHeartbeat()
+    } else if ((this.silentMillis += stepMillis) >= timeoutMillis) return this.peerIsDead(timeoutMillis)
+    else if (this.silentMillis % intervalMillis === 0) this.sendHeartbeat()
+    timers.set(timer, Math.min(stepMillis, timeoutMillis - this.silentMillis))
   }
 
   private expectLife(): void {
