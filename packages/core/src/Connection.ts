@@ -70,7 +70,7 @@ export interface Connection {
   readonly role: Role
   /**
    * The version of the protocol, `"13"` unless drafts were switched on. Connections of hixie-76 and hixie-75 carry text only (to
-   * send bytes is a defect, or closes a member of a Broadcast), have neither `ping` (a defect) nor heartbeat, and their close frames
+   * send bytes is a defect, or closes a member of a Broadcast), have neither `ping` and `pong` (defects) nor heartbeat, and their close frames
    * no code: `closed` has 1005.
    */
   readonly version: Version
@@ -145,6 +145,12 @@ export interface Connection {
    * default; several pings may be under way. Fails with `ConnectionClosed`.
    */
   readonly ping: (payload?: Uint8Array) => Effect.Effect<Duration.Duration, ConnectionClosed>
+
+  /**
+   * Sends a pong that nobody asked for, as a sign of life (RFC 6455 §5.5.3), with a payload of at most 125 bytes (else a defect); waits
+   * for room as {@link Connection.send} does. Pings are answered without it.
+   */
+  readonly pong: (payload?: Uint8Array) => Effect.Effect<void, ConnectionClosed>
 
   /**
    * The closing handshake: sends a close frame (default code 1000), waits for the peer's within the close timeout (10 s, an
@@ -454,13 +460,13 @@ export const isFailure = (error: unknown): error is Failure =>
   error instanceof ConnectionClosed || error instanceof ProtocolError || error instanceof HeartbeatTimeout
 
 /**
- * Whom a connection tells when nothing of its transport is left.
+ * Whom a connection tells when nothing of its transport is left; at once if that is so already.
  *
  * @since 0.1.0
  * @category advanced
  */
 export const setOwner = (self: Connection, owner: { readonly connectionGone: () => void }): void => {
-  if (self instanceof BaseConnection) self.owner = owner
+  if (self instanceof BaseConnection) self.ownedBy(owner)
 }
 
 /** @internal */

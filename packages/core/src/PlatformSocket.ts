@@ -207,6 +207,11 @@ export interface UpgradeOptions extends Connection.Options, Options {
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /** Which pages may connect; others get 403. Default `"same"`. */
   readonly origins?: OriginPolicy | undefined
+  /**
+   * Versions of the protocol besides 13; with hixie-76 and hixie-75 the application must write text only. Default: none, whatever the server
+   * speaks.
+   */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** More headers of the 101. */
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -282,8 +287,9 @@ const accepted = (
   const start = Effect.zipWith(
     Effect.clock,
     Effect.catchAll(TakeOver.takeOver(outer, request, options), Effect.die),
-    (clock, { extensions, server, subprotocol, transport }) => {
-      const entry = politeEntry(Connection.unsafeStart(transport, settingsOf(server), subprotocol, clock, extensions))
+    (clock, { extensions, opened, server, subprotocol, transport }) => {
+      const settings = settingsOf(server)
+      const entry = politeEntry(Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened))
       server.connections.add(entry)
       return { entry, server }
     }

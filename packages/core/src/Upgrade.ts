@@ -94,6 +94,8 @@ export const start = <R>(
     readonly settings: Connection.Settings
     readonly subprotocol: string | undefined
     readonly extensions: ReadonlyArray<Extension.Agreed>
+    /** Default: version 13. */
+    readonly opened?: Connection.Opened | undefined
     readonly runtime: Runtime.Runtime<R>
     readonly handlerTimeoutMillis: number
     /** With `"on input"` the handler costs no fiber before there is a message, or the end, for it to take. */
@@ -101,12 +103,45 @@ export const start = <R>(
     readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
   }
 ): void => {
-  const { extensions, handler, handlerTimeoutMillis, runtime, settings, subprotocol, transport } = options
+  const { extensions, handler, handlerTimeoutMillis, opened, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
-  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions)
+  const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
   const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
   const scheduler = isStandard ? server.scheduler : undefined
-  new Handled(connection, server.connections, runtime, handlerTimeoutMillis, handler, scheduler).start(options.begins)
+  new Upgraded(connection, runtime, clock, scheduler, server.connections, handlerTimeoutMillis, handler).start(
+    options.begins
+  )
+}
+
+/** One connection that was accepted outside a router. */
+class Upgraded<R> extends Handled {
+  constructor(
+    connection: Connection.Connection,
+    runtime: Runtime.Runtime<R>,
+    clock: Clock.Clock,
+    scheduler: Scheduler.Scheduler | undefined,
+    private readonly connections: ConnectionSet,
+    protected readonly handlerTimeoutMillis: number,
+    private readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+  ) {
+    super(connection, runtime, clock, scheduler)
+  }
+
+  protected get subject(): string {
+    return "a WebSocket connection"
+  }
+
+  protected handle(): Effect.Effect<unknown, unknown, R> {
+    return this.handler(this.connection)
+  }
+
+  protected enter(): void {
+    this.connections.add(this)
+  }
+
+  protected leaveSets(): void {
+    this.connections.delete(this)
+  }
 }
 
 /**

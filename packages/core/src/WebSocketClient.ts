@@ -402,7 +402,7 @@ export type {
  * - `send` waits for room by looking at `bufferedAmount`;
  * - `close` takes 1000 and 3000 to 4999, other codes are defects. Leaving the Scope closes with 1000, also where another
  *   connection would say 1001; after a failure with 4011 where another would say 1011;
- * - `ping` is a defect, and there is no heartbeat;
+ * - `ping` and `pong` are defects, and there is no heartbeat;
  * - `sendFragments` collects the pieces (up to `maxCollectedBytes`, more is a defect) and sends one message, whole or not at all;
  * - `abort` ends the connection here at once; the platform closes its own in its own time.
  *

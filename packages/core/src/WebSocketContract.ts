@@ -102,6 +102,7 @@ export interface TypedConnection<In, Out> {
 
   readonly bufferedBytes: Connection["bufferedBytes"]
   readonly ping: Connection["ping"]
+  readonly pong: Connection["pong"]
   readonly close: Connection["close"]
   readonly closed: Connection["closed"]
   readonly abort: Connection["abort"]

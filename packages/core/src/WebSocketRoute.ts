@@ -19,15 +19,13 @@ import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
@@ -39,20 +37,19 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
-import * as Handshake from "./engine/Handshake.js"
+import type * as Handshake from "./engine/Handshake.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
-import { unsendable } from "./internal/BaseConnection.js"
-import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
+import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
+import { type Begins, type CloseFrame, Handled } from "./internal/handled.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
 import * as TakeOver from "./internal/takeOver.js"
-import * as Timers from "./internal/timers.js"
 import type { Message } from "./Message.js"
 import type { Resume } from "./Resume.js"
 import type { Transport } from "./Transport.js"
 import * as Upgrade from "./Upgrade.js"
 import * as WebSocketContract from "./WebSocketContract.js"
-import { MessageError } from "./WebSocketError.js"
+import type { MessageError } from "./WebSocketError.js"
 
 /**
  * The names after `:` in a path, as strings; `"*"` for a wildcard.
@@ -352,6 +349,8 @@ export interface DetachOptions {
   readonly subprotocols?: SubprotocolChoice | undefined
   /** Which pages may connect; others get 403. Default `"same"`. */
   readonly origins?: OriginPolicy | undefined
+  /** `["8"]` accepts version 8 too, whose frames are the same. Default: none. */
+  readonly drafts?: ReadonlyArray<"8"> | undefined
   /** More headers of the 101; the handshake's own are a defect. */
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -366,6 +365,7 @@ export interface Detached {
   /** Unread bytes included. It is cut when the Scope closes. */
   readonly transport: Transport
   readonly subprotocol: string | undefined
+  readonly version: "13" | "8"
 }
 
 /**
@@ -394,8 +394,11 @@ export const detach = (
   options: DetachOptions = {}
 ): Effect.Effect<Detached, HttpServerResponse.HttpServerResponse, HttpServerRequest.HttpServerRequest | Scope.Scope> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-    Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
-      Effect.sync(() => transport.abort())
+    Effect.map(
+      Effect.acquireRelease(TakeOver.takeOver(request, request, { ...options, extensions: [] }), ({ transport }) =>
+        Effect.sync(() => transport.abort())
+      ),
+      ({ opened, subprotocol, transport }) => ({ transport, subprotocol, version: opened.version as "13" | "8" })
     )
   )
 
@@ -663,13 +666,10 @@ const Decoded = Context.GenericTag<DecodedRequest<any, any, any>>("@effect-ws/co
 // ---------------------------------------------------------------------------------------------------------------------------
 
 type AnyOptions = Options<any, any, any, any, any, any>
-type CloseFrame = { readonly code: number; readonly reason?: string }
 type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
-/** When the handler's fiber starts. A handler that only looks at messages needs none before the first, and often no other one. */
-type Start = "on opening" | "on input"
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
@@ -686,7 +686,7 @@ class Route {
   constructor(
     private readonly options: AnyOptions,
     private readonly handler: AnyHandler,
-    readonly start: Start
+    private readonly begins: Begins
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
     const { responseHeaders } = options
@@ -720,9 +720,8 @@ class Route {
     if (upgrade.server.connections.draining || this.connections.draining) {
       return reject(503, "The server is shutting down.", { "retry-after": "1" })
     }
-    if (!Handshake.checkOrigin(check.origin, request.headers.host, this.options.origins ?? "same")) {
-      return reject(403, `Pages of ${check.origin} may not connect here.`)
-    }
+    const foreign = ServerHandshake.checkOrigin(check, request.headers.host, this.options.origins)
+    if (foreign !== undefined) return reject(foreign.status, foreign.body)
     if (!this.plain) return Effect.interruptible(this.decide(request, context, check, upgrade))
     return this.agree(fiber, check, upgrade, {
       request,
@@ -851,7 +850,7 @@ class Route {
         check
       )
       const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      new Handling(connection, accepted, runtime, scope, this, server.connections, clock, scheduler).start()
+      new Handling(connection, runtime, clock, scheduler, accepted, scope, this, server.connections).start(this.begins)
       return Effect.succeed(response)
     })
   }
@@ -873,128 +872,50 @@ class Route {
   }
 }
 
-/** One accepted connection and what handles it, until nothing is left of either. */
-class Handling implements Entry {
-  private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  /** How the handler ended. */
-  private exit: Exit.Exit<unknown, unknown> | undefined
-  /** Whether the connection was told so, or nothing was left of it to tell. */
-  private hasLeft = false
-  /** Whether nothing is left of the connection. */
-  private isGone = false
-  private watchdog: Timers.Timer | undefined
-
+/** One accepted connection of a route. */
+class Handling extends Handled {
   constructor(
-    public connection: Connection.Connection,
+    connection: Connection.Connection,
+    runtime: Runtime.Runtime<never>,
+    clock: Clock.Clock,
+    scheduler: Scheduler.Scheduler | undefined,
     private readonly accepted: Accepted<any, any, any, any>,
-    private readonly runtime: Runtime.Runtime<never>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route,
-    private readonly serverConnections: ConnectionSet,
-    private readonly clock: Clock.Clock,
-    private readonly scheduler: Scheduler.Scheduler | undefined
-  ) {}
+    private readonly serverConnections: ConnectionSet
+  ) {
+    super(connection, runtime, clock, scheduler)
+  }
 
-  start(): void {
+  protected get handlerTimeoutMillis(): number {
+    return this.route.handlerTimeoutMillis
+  }
+
+  protected get subject(): string {
+    return "a WebSocket route"
+  }
+
+  protected handle(): ReturnType<AnyHandler> {
+    return this.route.handle(this.connection, this.accepted)
+  }
+
+  protected enter(): void {
     this.route.connections.add(this)
     this.serverConnections.add(this)
-    Connection.setOwner(this.connection, this)
-    if (this.route.start === "on opening") this.fork(true)
-    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
   }
 
-  private onInput(): void {
-    // Interrupted before it.
-    if (this.exit !== undefined) return
-    const end = Connection.unsafeEnd(this.connection)
-    if (end === undefined) this.fork(false)
-    else this.handlerEnded(end)
-  }
-
-  private fork(immediate: boolean): void {
-    const { accepted, connection, scheduler } = this
-    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
-      this.route.handle(connection, accepted),
-      scheduler === undefined ? { immediate } : { immediate, scheduler }
-    )
-    this.fiber = fiber
-    fiber.addObserver((exit) => this.handlerEnded(exit))
-  }
-
-  interrupt(): void {
-    if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
-    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
-  }
-
-  /** A handler that goes on without its connection does so for a while, then it is interrupted. */
-  connectionGone(): void {
-    this.isGone = true
-    if (this.hasLeft) return this.release()
-    const { fiber } = this
-    if (fiber === undefined || this.exit !== undefined) return
-    const timers = Timers.of(this.clock)
-    const timer = new Timers.Timer(() => {
-      if (Connection.hasMessages(this.connection)) timers.set(timer, this.route.handlerTimeoutMillis)
-      else fiber.unsafeInterruptAsFork(fiber.id())
-    })
-    this.watchdog = timer
-    timers.set(timer, this.route.handlerTimeoutMillis)
-  }
-
-  /** The handler's connection spans others, of which the one that was accepted is the first. */
-  adopt(connection: Connection.Connection): void {
-    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-    this.connection = connection
-    this.isGone = false
-    Connection.setOwner(connection, this)
-  }
-
-  /** Says why if the handler failed, then closes the connection. */
-  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
-    this.exit = exit
-    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
-    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
-    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
-      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
-    )
-  }
-
-  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
-    this.hasLeft = true
-    if (this.isGone) return this.release()
-    Connection.unsafeLeave(this.connection, exit, frame)
-  }
-
-  /** Closes the request's Scope, the last that is left. */
-  private release(): void {
-    const close = closeScope(this.scope, this.exit ?? Exit.void)
-    if (close === undefined) this.forget()
-    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.forget())
-  }
-
-  private forget(): void {
+  protected leaveSets(): void {
     this.route.connections.delete(this)
     this.serverConnections.delete(this)
   }
 
-  /** Says in the log why the handler failed, unless that is the connection's end, or `onError` has a close frame for it. */
-  private explain(cause: Cause.Cause<unknown>): Effect.Effect<CloseFrame | undefined> {
-    const failure = Cause.failureOrCause(cause)
-    let explained = cause
-    if (failure._tag === "Left") {
-      if (Connection.isFailure(failure.left) || failure.left instanceof MessageError) {
-        return Effect.as(Effect.logDebug("WebSocket connection ended", failure.left), undefined)
-      }
-      try {
-        const frame = this.route.onError?.(failure.left)
-        const problem = frame === undefined ? undefined : unsendable(frame.code, frame.reason ?? "")
-        if (problem !== undefined) explained = Cause.sequential(cause, Cause.die(new Error(`onError: ${problem}`)))
-        else if (frame !== undefined) return Effect.succeed(frame)
-      } catch (defect) {
-        explained = Cause.sequential(cause, Cause.die(defect))
-      }
-    }
-    return Effect.as(Effect.logError("the handler of a WebSocket route failed", explained), undefined)
+  /** The request's Scope, the last that is left. */
+  protected override closeLast(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
+    return closeScope(this.scope, exit)
+  }
+
+  protected override closeFrame(error: unknown): CloseFrame | undefined {
+    return this.route.onError?.(error)
   }
 }
 

@@ -538,6 +538,40 @@ describe("writes", () => {
     })
   )
 
+  it.scoped("an owner is told once that nothing of the transport is left, or is left any more", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* withRaw()
+      const told: Array<string> = []
+      Connection.setOwner(connection, { connectionGone: () => told.push("first") })
+      assert.deepStrictEqual(told, [])
+      yield* connection.abort
+      yield* settle
+      assert.deepStrictEqual(told, ["first"])
+      Connection.setOwner(connection, { connectionGone: () => told.push("late") })
+      assert.deepStrictEqual(told, ["first", "late"])
+    })
+  )
+
+  it.scoped("settings: mask keys of one's own (RFC 6455 §5.3)", () =>
+    Effect.gen(function* () {
+      const [near, far] = yield* TestTransport.pair()
+      const peer = new RawPeer(far, "server")
+      const bytes: Array<Uint8Array> = []
+      const onData = peer.onData.bind(peer)
+      peer.onData = (chunk) => {
+        bytes.push(chunk.slice())
+        onData(chunk)
+      }
+      const settings = Connection.settings({}, { role: "client", randomKey: () => 0x3d21fa37 })
+      const connection = yield* Connection.fromSettings(near, settings, undefined)
+      yield* Effect.addFinalizer(() => far.cut)
+      yield* connection.send("Hello")
+      yield* settle
+      // The masked frame of §5.7
+      assert.deepStrictEqual(concat(bytes), hex("8185 37fa213d 7f9f4d5158"))
+    })
+  )
+
   it.scoped("the last fragment that waits for room can be interrupted, and the message is whole", () =>
     Effect.gen(function* () {
       const { connection, near, peer } = yield* withRaw({ highWaterMark: 10 })
@@ -605,6 +639,27 @@ describe("ping", () => {
       yield* settle
       peer.sendClose(1000)
       assert.deepInclude(yield* Fiber.join(ping), { _tag: "ConnectionClosed", code: 1000 })
+    })
+  )
+})
+
+describe("pong", () => {
+  it.scoped("goes out unasked, is no answer to anything, and is not bigger than a control frame", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      yield* connection.pong()
+      yield* connection.pong(new Uint8Array(125))
+      yield* settle
+      assert.deepStrictEqual(
+        peer.framesOf(Opcode.pong).map(({ payload }) => payload.length),
+        [0, 125]
+      )
+      const exit = yield* Effect.exit(connection.pong(new Uint8Array(126)))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+      peer.sendClose(1000)
+      yield* connection.closed
+      assert.deepInclude(yield* failureOf(connection.pong()), { _tag: "ConnectionClosed", code: 1000 })
+      assert.lengthOf(peer.framesOf(Opcode.pong), 2)
     })
   )
 })

@@ -303,11 +303,13 @@ describe("connections over the platform's own WebSocket", () => {
       })
     )
 
-    it.scoped("ping is a defect", () =>
+    it.scoped("ping and pong are defects", () =>
       Effect.gen(function* () {
         const { platform, socket } = yield* opened()
-        const exit = yield* Effect.exit(socket.ping())
-        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        for (const control of [socket.ping(), socket.pong()]) {
+          const exit = yield* Effect.exit(control)
+          assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
+        }
         platform.end(1000, "", true)
       })
     )

@@ -26,6 +26,7 @@ import type { LazyArg } from "effect/Function"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
@@ -124,8 +125,8 @@ export type Response = HttpResponse.HttpResponse
  */
 export class RequestRejected extends Data.TaggedError("RequestRejected")<{
   readonly status: number
-  /** The broken rule of the handshake, or `Origin`. */
-  readonly rule: Handshake.RequestRule | "Origin"
+  /** The broken rule of the handshake. */
+  readonly rule: Handshake.RequestRule
   readonly detail: string
 }> {
   /** @since 0.1.0 */
@@ -390,6 +391,7 @@ const explain = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
 class TcpRequest implements Request {
   readonly body: Uint8Array
   readonly handshake: Request["handshake"]
+  private readonly ahead: ReadAhead
   private state: "waiting" | "responded" | "accepted" = "waiting"
   private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
 
@@ -401,6 +403,7 @@ class TcpRequest implements Request {
   ) {
     // The engine unmasks what it receives in place.
     this.body = new Uint8Array(rest)
+    this.ahead = new ReadAhead(duplex)
     this.handshake = ServerHandshake.checkRequest({ ...head, limits: noLimits, drafts: shared.options.drafts })
   }
 
@@ -463,22 +466,15 @@ class TcpRequest implements Request {
     Effect.suspend(() => {
       const { handshake } = this
       this.answer()
-      if (handshake._tag === "Rejected") {
-        this.writeRejection(handshake)
-        const { body, rule, status } = handshake
-        return Effect.fail(new RequestRejected({ status, rule, detail: body }))
-      }
-      const { origins, subprotocols } = this.shared.options
-      if (!Handshake.checkOrigin(handshake.origin, this.headers.host, origins ?? "same")) {
-        const detail = `Pages of ${handshake.origin} may not connect here.`
-        this.write(plain(403, detail))
-        return Effect.fail(new RequestRejected({ status: 403, rule: "Origin", detail }))
-      }
-      const offered = handshake.subprotocols
-      const subprotocol =
-        options.subprotocol === undefined
-          ? Handshake.selectSubprotocol(offered, subprotocols ?? [])
-          : offered.find((name) => name === options.subprotocol)
+      if (handshake._tag === "Rejected") return this.reject(handshake)
+      const { origins, subprotocols = [] } = this.shared.options
+      const foreign = ServerHandshake.checkOrigin(handshake, this.headers.host, origins)
+      if (foreign !== undefined) return this.reject(foreign)
+      const wish = options.subprotocol
+      const subprotocol = Handshake.selectSubprotocol(
+        handshake.subprotocols,
+        wish === undefined ? subprotocols : [wish]
+      )
       const extensions = Extension.negotiate(this.shared.options.extensions ?? [], handshake.extensions)
       const agreement = { subprotocol, extensions, target: this.target, secure: isSecure(this.duplex, this.headers) }
       const head = ServerHandshake.formatAccept(handshake, agreement, options.headers)
@@ -489,7 +485,7 @@ class TcpRequest implements Request {
       this.state = "accepted"
       return Effect.uninterruptible(
         Effect.suspend(() => {
-          const transport = NodeTransport.fromDuplex(this.duplex, this.rest)
+          const transport = NodeTransport.fromDuplex(this.duplex, this.ahead.stop(this.rest))
           this.duplex.write(head, "latin1")
           return Effect.tap(
             Connection.fromSettings(transport, this.shared.settings, subprotocol, extensions, handshake),
@@ -534,6 +530,12 @@ class TcpRequest implements Request {
 
   private write(response: Response): Handshake.FormatError | undefined {
     return writeResponse(this.duplex, response, this.method)
+  }
+
+  private reject(rejection: Handshake.RejectedRequest): Effect.Effect<never, RequestRejected> {
+    this.writeRejection(rejection)
+    const { body, rule, status } = rejection
+    return Effect.fail(new RequestRejected({ status, rule, detail: body }))
   }
 
   private writeRejection(rejection: Handshake.RejectedRequest): void {

@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto"
 import type * as Http from "node:http"
 import type { Duplex } from "node:stream"
 import { Connection, type Message, Upgrade } from "@effect-ws/core"
-import { Extension, Handshake } from "@effect-ws/core/engine"
+import { Extension, Handshake, ServerHandshake } from "@effect-ws/core/engine"
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
@@ -17,9 +17,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Runtime from "effect/Runtime"
 import type * as Scope from "effect/Scope"
+import { guard, refuse, unguard } from "./internal/guard.js"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
+import { scheduler } from "./internal/scheduler.js"
+import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
-import { abandon, ignore, linger, refuse, scheduler } from "./NodeWebSocketServer.js"
 
 // ---- attach ------------------------------------------------------------------------------------------------------------
 
@@ -67,7 +70,8 @@ export const attach = (
       NodeTransport.fromDuplex(stream, options.head),
       Connection.settings(options, { role: options.role, slab }),
       options.subprotocol,
-      options.extensions
+      options.extensions,
+      { version: options.version ?? "13" }
     )
   )
 
@@ -92,6 +96,8 @@ export interface DetachOptions {
   readonly subprotocols?: SubprotocolChoice | undefined
   /** Which pages may connect; others get 403. Default `"same"`. */
   readonly origins?: Handshake.OriginPolicy | undefined
+  /** `["8"]` accepts version 8 too, whose frames are the same. Default: none. */
+  readonly drafts?: ReadonlyArray<"8"> | undefined
   /** More headers of the 101; the handshake's own are a defect. */
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -107,6 +113,19 @@ export type SubprotocolChoice =
   | ((offered: ReadonlyArray<string>, request: Http.IncomingMessage) => string | undefined)
 
 /**
+ * What is left of a request after the 101.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Detached {
+  /** Unread bytes included. */
+  readonly stream: Duplex
+  readonly subprotocol: string | undefined
+  readonly version: "13" | "8"
+}
+
+/**
  * Answers an upgrade request with the 101 and gives the stream back, whose first bytes are the client's first frame: `head` is put
  * back into it. From then on it is the caller's alone; nothing listens to it, not even to its errors.
  *
@@ -120,9 +139,9 @@ export const detach = (
   stream: Duplex,
   head: Uint8Array,
   options: DetachOptions = {}
-): Effect.Effect<{ readonly stream: Duplex; readonly subprotocol: string | undefined }, Refusal> =>
+): Effect.Effect<Detached, Refusal> =>
   Effect.suspend(() => {
-    const checked = check(request, { ...options, extensions: [] })
+    const checked = check(request, stream, { ...options, extensions: [] })
     if (checked instanceof Refusal) {
       guard(stream)
       answer(stream, checked)
@@ -131,7 +150,8 @@ export const detach = (
     if (stream.destroyed || !stream.writable) return Effect.fail(gone)
     stream.write(checked.head, "latin1")
     if (head.length > 0) stream.unshift(head)
-    return Effect.succeed({ stream, subprotocol: checked.subprotocol })
+    const { opened, subprotocol } = checked
+    return Effect.succeed({ stream, subprotocol, version: opened.version as "13" | "8" })
   })
 
 // ---- servers -----------------------------------------------------------------------------------------------------------
@@ -156,7 +176,9 @@ export class Refusal extends Data.TaggedError("Refusal")<{
  * @since 0.1.0
  * @category models
  */
-export interface Options<A = void, R = never> extends Connection.Options, DetachOptions {
+export interface Options<A = void, R = never> extends Connection.Options, Omit<DetachOptions, "drafts"> {
+  /** Versions of the protocol besides 13, chosen by the request's headers: `"8"`, `"hixie-76"`, `"hixie-75"`. Default: none. */
+  readonly drafts?: ReadonlyArray<Connection.Draft> | undefined
   /** Extensions to agree to, as those of `WebSocketRoute`. Default: none. */
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /**
@@ -326,7 +348,7 @@ class Endpoint {
     if (this.upgrades.isDraining()) return refuse(stream)
     let checked: Checked | Refusal
     try {
-      checked = check(request, this.options)
+      checked = check(request, stream, this.options)
     } catch (defect) {
       return this.fail(stream, Cause.die(defect))
     }
@@ -334,6 +356,7 @@ class Endpoint {
     const { accept } = this.options
     if (accept === undefined) return this.begin(request, stream, head, checked, undefined)
     const agreed = checked
+    const ahead = new ReadAhead(stream)
     const fiber = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
     const abandoned = () => fiber.unsafeInterruptAsFork(fiber.id())
     stream.once("close", abandoned)
@@ -343,7 +366,7 @@ class Endpoint {
       this.deciding.delete(fiber)
       stream.off("close", abandoned)
       if (this.upgrades.isDraining()) refuse(stream)
-      else if (Exit.isSuccess(exit)) this.begin(request, stream, head, agreed, exit.value)
+      else if (Exit.isSuccess(exit)) this.begin(request, stream, ahead.stop(head), agreed, exit.value)
       else this.fail(stream, exit.cause)
     })
   }
@@ -359,15 +382,13 @@ class Endpoint {
   private begin(
     request: Http.IncomingMessage,
     stream: Duplex,
-    head: Buffer,
+    head: Uint8Array,
     checked: Checked,
     accepted: unknown
   ): void {
     if (stream.destroyed || !stream.writable) return
-    const { extensions, subprotocol } = checked
-    stream.off("error", ignore)
-    stream.off("end", abandon)
-    stream.off("finish", linger)
+    const { extensions, opened, subprotocol } = checked
+    unguard(stream)
     const transport = NodeTransport.fromDuplex(stream, head)
     stream.write(checked.head, "latin1")
     const { begins, handler, handlerTimeoutMillis, runtime, settings } = this
@@ -376,6 +397,7 @@ class Endpoint {
       settings,
       subprotocol,
       extensions,
+      opened,
       runtime,
       handlerTimeoutMillis,
       begins,
@@ -386,41 +408,33 @@ class Endpoint {
 
 // ---- answers -----------------------------------------------------------------------------------------------------------
 
-/** Until somebody takes the stream: a reset must not end the process, nor a client that leaves keep it. */
-const guard = (stream: Duplex): void => {
-  stream.on("error", ignore)
-  stream.on("end", abandon)
-  stream.on("finish", linger)
-}
-
 interface Checked {
   /** The whole 101. */
   readonly head: string
+  readonly opened: ServerHandshake.AcceptedRequest
   readonly subprotocol: string | undefined
   readonly extensions: ReadonlyArray<Extension.Agreed>
 }
 
 /** Throws what is the application's fault. */
-const check = (request: Http.IncomingMessage, options: Options<any, any>): Checked | Refusal => {
-  const { extensions: supported = [], origins = "same", responseHeaders, subprotocols = [] } = options
+const check = (request: Http.IncomingMessage, stream: Duplex, options: AnyOptions): Checked | Refusal => {
+  const { drafts, origins, responseHeaders, subprotocols = [] } = options
   // Of Node's headers only Set-Cookie is an array, which no request has.
   const headers = request.headers as Handshake.Headers
-  const parsed = Handshake.checkRequest({ method: request.method ?? "", httpVersion: request.httpVersion, headers })
-  if (parsed._tag === "Rejected") return new Refusal(parsed)
-  if (!Handshake.checkOrigin(parsed.origin, headers.host, origins)) {
-    return new Refusal({ status: 403, body: `Pages of ${parsed.origin} may not connect here.` })
-  }
-  const offered = parsed.subprotocols
-  const chosen =
-    typeof subprotocols === "function"
-      ? subprotocols(offered, request)
-      : Handshake.selectSubprotocol(offered, subprotocols)
-  // RFC 6455 §4.2.2 item 5: one of those offered, or none
-  const subprotocol = chosen !== undefined && offered.includes(chosen) ? chosen : undefined
-  const extensions = Extension.negotiate(supported, parsed.extensions)
-  const head = Handshake.formatAccept({ key: parsed.key, subprotocol, extensions }, responseHeaders)
+  const { httpVersion, method = "", url: target = "" } = request
+  const opened = ServerHandshake.checkRequest({ method, httpVersion, headers, drafts })
+  if (opened._tag === "Rejected") return new Refusal(opened)
+  const foreign = ServerHandshake.checkOrigin(opened, headers.host, origins)
+  if (foreign !== undefined) return new Refusal(foreign)
+  const subprotocol = Handshake.selectSubprotocol(
+    opened.subprotocols,
+    typeof subprotocols === "function" ? (offered) => subprotocols(offered, request) : subprotocols
+  )
+  const extensions = Extension.negotiate(options.extensions ?? [], opened.extensions)
+  const agreement = { subprotocol, extensions, target, secure: isSecure(stream, headers) }
+  const head = ServerHandshake.formatAccept(opened, agreement, responseHeaders)
   if (typeof head !== "string") throw new TypeError(`the 101 can't be sent: ${head.field}: ${head.message}`)
-  return { head, subprotocol, extensions }
+  return { head, opened, subprotocol, extensions }
 }
 
 const gone = new Refusal({ status: 499, body: "the client is gone" })

@@ -29,7 +29,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LazyArg } from "effect/Function"
 import * as Layer from "effect/Layer"
+import { formatAnswer, guard, linger, refuse, shuttingDown, unguard } from "./internal/guard.js"
 import { slab } from "./internal/natives.js"
+import { ReadAhead } from "./internal/readAhead.js"
+import { scheduler } from "./internal/scheduler.js"
 import { isSecure } from "./internal/secure.js"
 import * as NodeTransport from "./NodeTransport.js"
 
@@ -141,10 +144,7 @@ export const attach =
     upgradeServers.set(server, upgradeServer)
     let closing = false
     server.prependListener("upgrade", (request: Http.IncomingMessage, socket: Duplex, head: Buffer) => {
-      // Node's own listener is gone by now; without one a reset by the client would end the process.
-      socket.on("error", ignore)
-      socket.on("end", abandon)
-      socket.on("finish", linger)
+      guard(socket)
       Upgrade.register(request, new NodeUpgrade(upgradeServer, socket, head, isSecure(socket, request.headers)))
       // Behind a request that is not answered yet: two answers would get mixed up, and no client of RFC 6455 does it (§4.1).
       if (hasPendingResponse(socket)) socket.destroy()
@@ -175,26 +175,6 @@ export const attach =
 
 const upgradeServers = new WeakMap<Http.Server, Upgrade.UpgradeServer>()
 
-/**
- * Batches of connection fibers run when the event loop has polled.
- *
- * @internal
- */
-export const scheduler = Upgrade.makeScheduler(setImmediate)
-
-/** @internal */
-export const ignore = () => {}
-
-const shuttingDown = "The server is shutting down.\n"
-
-/** @internal */
-export const refuse = (socket: Duplex): void => {
-  socket.end(formatAnswer("503 Service Unavailable", shuttingDown, "Retry-After: 1\r\n"))
-}
-
-const formatAnswer = (status: string, body: string, headers = ""): string =>
-  `HTTP/1.1 ${status}\r\nContent-Type: text/plain\r\nContent-Length: ${body.length}\r\n${headers}Connection: close\r\n\r\n${body}`
-
 /** Node answers the same statuses, without a sentence for the person who wrote the client. */
 const answersToBroken: Readonly<Record<string, string>> = {
   HPE_HEADER_OVERFLOW: formatAnswer(
@@ -224,39 +204,9 @@ const answerBroken = (error: NodeJS.ErrnoException, socket: Duplex & { readonly 
 const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean =>
   socket._httpMessage != null
 
-/**
- * A client that ends its side before it has an answer does not wait for one: its request is interrupted.
- *
- * @internal
- */
-export function abandon(this: Duplex): void {
-  if (!this.writableEnded) this.destroy()
-}
-
-const lingerMillis = 2000
-
-/**
- * A refused request has its answer. The rest of what the client sends is dropped, so that it sees the answer and not a reset;
- * one that does not end its side is cut after a while. (Node leaves upgraded sockets half open.)
- *
- * @internal
- */
-export function linger(this: Duplex): void {
-  if (this.destroyed) return
-  this.resume()
-  const timer = setTimeout(() => this.destroy(), lingerMillis)
-  this.once("close", () => clearTimeout(timer))
-}
-
-/** Bytes that are read ahead of the answer; the end of a client that sent more is noticed after the answer. */
-const maxEarlyBytes = 0x10000
-
 class NodeUpgrade implements Upgrade.UpgradeRequest {
   private readonly closeListeners: number
-  private taken = false
-  /** What came since the handshake, while somebody decides. */
-  private early: Array<Buffer> | undefined
-  private collect: ((chunk: Buffer) => void) | undefined
+  private ahead: ReadAhead | undefined
 
   constructor(
     readonly server: Upgrade.UpgradeServer,
@@ -268,34 +218,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   }
 
   deciding(): void {
-    process.nextTick(readAhead, this)
-  }
-
-  /** A stream tells its end when everything before it was read, so whoever decides for longer than a turn reads ahead. */
-  readAhead(): void {
-    const { socket } = this
-    if (this.taken || this.collect !== undefined || socket.writableEnded || socket.destroyed) return
-    let bytes = 0
-    this.early = []
-    this.collect = (chunk) => {
-      // Refused meanwhile: what comes now is dropped
-      if (socket.writableEnded) return
-      this.early!.push(chunk)
-      bytes += chunk.length
-      if (bytes >= maxEarlyBytes) socket.pause()
-    }
-    socket.on("data", this.collect)
-  }
-
-  /** All bytes behind the handshake that were read. */
-  private stopReading(): Buffer {
-    const { collect, early, head, socket } = this
-    this.taken = true
-    if (collect === undefined) return head
-    this.early = this.collect = undefined
-    socket.removeListener("data", collect)
-    socket.pause()
-    return Buffer.concat([head, ...early!])
+    this.ahead ??= new ReadAhead(this.socket)
   }
 
   take(
@@ -313,19 +236,18 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     response.detachSocket(socket as Net.Socket)
     ;(response as { finished: boolean }).finished = true
     if (!response.writableEnded) response.end()
-    socket.removeListener("error", ignore)
-    socket.removeListener("end", abandon)
-    socket.removeListener("finish", linger)
+    unguard(socket)
     forgetResponse(outer)
     forgetResponse(inner)
-    const transport = NodeTransport.fromDuplex(socket, this.stopReading())
+    const transport = NodeTransport.fromDuplex(
+      socket,
+      this.ahead === undefined ? this.head : this.ahead.stop(this.head)
+    )
     socket.write(head, "latin1")
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }
 }
-
-const readAhead = (upgrade: NodeUpgrade): void => upgrade.readAhead()
 
 /**
  * Takes the platform's own listener off the socket, which would keep the request's fiber in memory as long as the connection

@@ -258,6 +258,30 @@ describe("a request", () => {
     )
   }
 
+  it.scopedLive("messages that come while the handler decides are not lost", () =>
+    Effect.gen(function* () {
+      const began = yield* Deferred.make<void>()
+      const decide = yield* Deferred.make<void>()
+      const { port } = yield* listen((request) =>
+        Effect.zipRight(
+          Effect.zipRight(Deferred.succeed(began, undefined), Deferred.await(decide)),
+          acceptEcho(request)
+        )
+      )
+      const texts = Array.from({ length: 40 }, (_, i) => `${i} ${"x".repeat(10_000)}`)
+      const client = yield* connect(port)
+      yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
+      yield* Deferred.await(began)
+      const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
+      yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+      yield* Deferred.succeed(decide, undefined)
+      assert.strictEqual((yield* client.answer).status, 101)
+      for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
+      yield* Fiber.join(sent)
+      yield* client.close()
+    })
+  )
+
   it.scopedLive("of a client that is gone: the handler is interrupted", () =>
     Effect.gen(function* () {
       const began = yield* Queue.unbounded<void>()
@@ -267,10 +291,15 @@ describe("a request", () => {
           Queue.offer(interrupted, undefined)
         )
       )
-      for (const leave of ["reset", "end"] as const) {
+      for (const [leave, unread] of [
+        ["reset", ""],
+        ["end", ""],
+        ["end", "bytes that nobody takes"]
+      ] as const) {
         const client = yield* connect(port)
         yield* client.write(handshake("/"))
         yield* Queue.take(began)
+        yield* client.write(clientText(unread))
         yield* client[leave]
         yield* Queue.take(interrupted)
         assert.strictEqual(yield* client.bytes, undefined)

@@ -5,40 +5,22 @@ import type * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import { HttpLayerRouter, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { type Connection, Transport, type WebSocketError, WebSocketRoute } from "@effect-ws/core"
+import { type Connection, Transport, WebSocketContract, type WebSocketError, WebSocketRoute } from "@effect-ws/core"
 import { NodeDuplex, NodeUpgrade, NodeWebSocketClient } from "@effect-ws/node"
-import { Context, Deferred, Effect, Exit, Fiber, Queue, Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Queue, Schema, Scope, Stream } from "effect"
 import { WebSocket } from "ws"
 import {
   clientText,
   connect,
-  countSockets,
   handshake,
   type LogLine,
   logsTo,
   open,
-  portOf,
+  plainServer,
+  type RawClient,
   sampleAccept,
   serve
 } from "./support.js"
-
-/** A server that knows nothing of WebSockets. */
-const plainServer = Effect.gen(function* () {
-  const server = Http.createServer((_, response) => response.end("an ordinary answer"))
-  const count = countSockets()
-  count.watch(server)
-  yield* Effect.acquireRelease(
-    Effect.async<void>((resume) => {
-      server.listen(0, "127.0.0.1", () => resume(Effect.void))
-    }),
-    () =>
-      Effect.async<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
-  return { server, port: portOf(server), sockets: count.sockets }
-})
 
 const echo = (socket: Connection.Connection) => Stream.run(socket.messages, socket.sink)
 
@@ -175,29 +157,62 @@ describe("serve", () => {
     })
   )
 
-  it.scopedLive("a client that leaves while accept decides interrupts it", () =>
-    Effect.gen(function* () {
-      const { port, server, sockets } = yield* plainServer
-      const asked = yield* Deferred.make<void>()
-      const interrupted = yield* Deferred.make<void>()
-      yield* NodeUpgrade.serve(
-        server,
-        {
-          accept: () =>
-            Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
-              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
-            )
-        },
-        echo
-      )
-      const client = yield* connect(port)
-      yield* client.write(handshake("/"))
-      yield* Deferred.await(asked)
-      yield* client.reset
-      yield* Deferred.await(interrupted)
-      yield* sockets(0)
-    })
-  )
+  const departures: ReadonlyArray<readonly [string, (client: RawClient) => Effect.Effect<void>]> = [
+    ["a reset", (client) => client.reset],
+    ["the end of its side", (client) => client.end],
+    [
+      "the end of its side after bytes that nobody takes",
+      (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
+    ]
+  ]
+  for (const [what, leave] of departures) {
+    it.scopedLive(`${what} by the client while accept decides interrupts it`, () =>
+      Effect.gen(function* () {
+        const { port, server, sockets } = yield* plainServer
+        const asked = yield* Deferred.make<void>()
+        const interrupted = yield* Deferred.make<void>()
+        yield* NodeUpgrade.serve(
+          server,
+          {
+            accept: () =>
+              Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
+                Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+              )
+          },
+          echo
+        )
+        const client = yield* connect(port)
+        yield* client.write(handshake("/"))
+        yield* Deferred.await(asked)
+        yield* leave(client)
+        yield* Deferred.await(interrupted)
+        yield* sockets(0)
+      })
+    )
+  }
+
+  for (const count of [2, 40]) {
+    it.scopedLive(`${count} messages that come while accept decides are not lost`, () =>
+      Effect.gen(function* () {
+        const { port, server } = yield* plainServer
+        const asked = yield* Deferred.make<void>()
+        const decide = yield* Deferred.make<void>()
+        const accept = () => Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(decide))
+        yield* NodeUpgrade.serve(server, { accept }, echo)
+        const texts = Array.from({ length: count }, (_, i) => `${i} ${"x".repeat(10_000)}`)
+        const client = yield* connect(port)
+        yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
+        yield* Deferred.await(asked)
+        const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
+        yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+        yield* Deferred.succeed(decide, undefined)
+        assert.strictEqual((yield* client.answer).status, 101)
+        for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
+        yield* Fiber.join(sent)
+        yield* client.close()
+      })
+    )
+  }
 
   it.scopedLive("leaving the Scope while accept decides interrupts it and answers 503", () =>
     Effect.gen(function* () {
@@ -287,6 +302,25 @@ describe("serve", () => {
       assert.strictEqual((yield* client.closeFrame).code, 1011)
       yield* Deferred.await(released)
       assert.include(logs.map(({ text }) => text).join(), "the handler of a WebSocket connection failed")
+    })
+  )
+
+  it.scopedLive("a message that does not fit a contract closes with 1008, and is no failure for the log", () =>
+    Effect.gen(function* () {
+      const { port, server, sockets } = yield* plainServer
+      const logs: Array<LogLine> = []
+      const Numbers = WebSocketContract.make("/", { incoming: Schema.Struct({ n: Schema.Number }) })
+      yield* NodeUpgrade.serve(server, {}, (socket) =>
+        Effect.flatMap(Numbers.server(socket), ({ messages }) => Stream.runDrain(messages))
+      ).pipe(Effect.provide(logsTo(logs)))
+      const client = yield* open(port, "/")
+      yield* client.sendText('{"n":"one"}')
+      assert.strictEqual((yield* client.closeFrame).code, 1008)
+      yield* client.sendClose(1008)
+      yield* client.end
+      yield* sockets(0)
+      assert.deepStrictEqual([...new Set(logs.map(({ level }) => level._tag))], ["Debug"])
+      assert.isTrue(logs.some(({ text }) => text.includes("WebSocket connection ended")))
     })
   )
 

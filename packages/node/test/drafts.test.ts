@@ -2,13 +2,14 @@
 import { once } from "node:events"
 import { createRequire } from "node:module"
 import type { Duplex } from "node:stream"
+import { HttpLayerRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Broadcast, type Connection, WebSocketRoute } from "@effect-ws/core"
+import { Broadcast, Connection, PlatformSocket, WebSocketRoute } from "@effect-ws/core"
 import { type ConnectionProtocol, type Protocol, ServerHandshake } from "@effect-ws/core/engine"
-import { NodeWebSocketClient } from "@effect-ws/node"
-import { Cause, Deferred, Effect, Exit, FastCheck, Layer, Stream } from "effect"
+import { NodeUpgrade, NodeWebSocketClient } from "@effect-ws/node"
+import { Cause, Deferred, Effect, Exit, FastCheck, Layer, Runtime, type Scope, Stream } from "effect"
 import * as Ws from "ws"
-import { connect, type RawClient, serve } from "./support.js"
+import { connect, plainServer, type RawClient, type Routes, serve } from "./support.js"
 
 // ---- websocket-driver --------------------------------------------------------------------------------------------------
 
@@ -375,7 +376,8 @@ describe("a server with drafts", () => {
               Stream.run(Stream.make("x", bytes), socket.sink),
               socket.sendFragments("binary", Stream.make(bytes)),
               socket.sendFragments("binary", Stream.empty),
-              socket.ping()
+              socket.ping(),
+              socket.pong()
             ]
             const exits = yield* Effect.forEach(attempts, Effect.exit)
             yield* Deferred.succeed(
@@ -387,7 +389,7 @@ describe("a server with drafts", () => {
         )
       )
       const client = yield* open76(port, "/bytes")
-      assert.deepStrictEqual(yield* Deferred.await(defects), Array(8).fill(true))
+      assert.deepStrictEqual(yield* Deferred.await(defects), Array(9).fill(true))
       yield* expectBytes(client, Buffer.concat([text("ab"), Buffer.of(0xff, 0)]))
     })
   )
@@ -453,6 +455,96 @@ describe("a server with drafts", () => {
       yield* expectEnd(opening)
       yield* Effect.forEach([old, older, opening], ({ end }) => end)
       yield* stop
+    })
+  )
+})
+
+// ---- without routes ------------------------------------------------------------------------------------------------------
+
+describe("drafts without routes", () => {
+  it.scopedLive("NodeUpgrade.serve and each, chosen by the request's headers", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      yield* NodeUpgrade.serve(server, { path: "/serve", drafts: all }, (socket) =>
+        Effect.zipRight(socket.send(socket.version), echo(socket))
+      )
+      yield* NodeUpgrade.each(server, { path: "/each", drafts: all }, (message, socket) => socket.send(message))
+      yield* NodeUpgrade.serve(server, { path: "/off" }, echo)
+      const off = yield* connect(port)
+      yield* off.write(request("/off", local76, challenge))
+      assert.strictEqual((yield* off.answer).status, 426)
+
+      const old = yield* open76(port, "/serve")
+      yield* old.write(text("x"))
+      yield* expectBytes(old, Buffer.concat([text("hixie-76"), text("x")]))
+      const late = yield* connect(port)
+      yield* late.write(request("/each", local76))
+      yield* expectBytes(late, head76("/each"))
+      yield* late.write(Buffer.concat([challenge, text("late")]))
+      yield* expectBytes(late, Buffer.concat([Buffer.from(answer), text("late")]))
+      const older = yield* open75(port, "/serve")
+      yield* expectBytes(older, text("hixie-75"))
+      const eight = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/serve`, { version: 8 })
+      assert.strictEqual(yield* eight.take, "8")
+    })
+  )
+
+  it.scopedLive("detach and attach speak version 8, and say so", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const versions: Array<string> = []
+      const run = yield* Effect.runtime<Scope.Scope>()
+      server.on("upgrade", (request, stream, head) => {
+        const drafts = request.url === "/on" ? (["8"] as const) : []
+        NodeUpgrade.detach(request, stream, head, { drafts }).pipe(
+          Effect.flatMap(({ stream, version }) => NodeUpgrade.attach(stream, { role: "server", version })),
+          Effect.tap((socket) => Effect.sync(() => versions.push(socket.version))),
+          Effect.flatMap(echo),
+          Effect.ignore,
+          Runtime.runFork(run)
+        )
+      })
+      const socket = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/on`, { version: 8 })
+      yield* socket.send("x")
+      assert.strictEqual(yield* socket.take, "x")
+      const refused = yield* Effect.flip(NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/off`, { version: 8 }))
+      assert.deepStrictEqual([refused.status, versions], [426, ["8"]])
+    })
+  )
+
+  it.scopedLive("a route that detaches, and request.upgrade", () =>
+    Effect.gen(function* () {
+      const detaching = HttpLayerRouter.add(
+        "GET",
+        "/detach",
+        Effect.gen(function* () {
+          const { transport, version } = yield* WebSocketRoute.detach({ drafts: ["8"] })
+          const socket = yield* Connection.make(transport, { role: "server", version })
+          yield* socket.send(socket.version)
+          yield* Effect.ignore(echo(socket))
+          return HttpServerResponse.empty()
+        })
+      )
+      const upgrading = HttpLayerRouter.add(
+        "GET",
+        "/upgrade",
+        Effect.gen(function* () {
+          const socket = yield* (yield* HttpServerRequest.HttpServerRequest).upgrade
+          const write = yield* socket.writer
+          yield* Effect.ignore(socket.runRaw((message) => Effect.orDie(write(message))))
+          return HttpServerResponse.empty()
+        })
+      )
+      const routes = Layer.mergeAll(detaching, upgrading, PlatformSocket.layerUpgrade({ drafts: all }))
+      const { port } = yield* serve(routes as unknown as Routes)
+      const eight = yield* NodeWebSocketClient.connect(`ws://127.0.0.1:${port}/detach`, { version: 8 })
+      assert.strictEqual(yield* eight.take, "8")
+      const old = yield* open76(port, "/upgrade")
+      yield* old.write(text("x"))
+      yield* expectBytes(old, text("x"))
+      const older = yield* open75(port, "/upgrade")
+      yield* older.write(text("y"))
+      yield* expectBytes(older, text("y"))
     })
   )
 })

@@ -160,6 +160,24 @@ export interface Answer {
 /** Headers by name; `undefined` leaves one of the handshake's own out. */
 export type RawHeaders = Readonly<Record<string, string | undefined>>
 
+/** A server that knows nothing of WebSockets. */
+export const plainServer = Effect.gen(function* () {
+  const server = Http.createServer((_, response) => response.end("an ordinary answer"))
+  const count = countSockets()
+  count.watch(server)
+  yield* Effect.acquireRelease(
+    Effect.async<void>((resume) => {
+      server.listen(0, "127.0.0.1", () => resume(Effect.void))
+    }),
+    () =>
+      Effect.async<void>((resume) => {
+        server.close(() => resume(Effect.void))
+        server.closeAllConnections()
+      })
+  )
+  return { server, port: portOf(server), sockets: count.sockets }
+})
+
 /** The key of RFC 6455 §1.3 and what accepts it. */
 export const sampleKey = "dGhlIHNhbXBsZSBub25jZQ=="
 export const sampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

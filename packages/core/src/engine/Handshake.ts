@@ -122,7 +122,7 @@ export interface AcceptedRequest {
 }
 
 /**
- * The rules of RFC 6455 §4.2.1 that a request can break.
+ * The rules of RFC 6455 §4.2.1 that a request can break; `Origin` is the server's own (§10.2).
  *
  * @since 0.1.0
  * @category models
@@ -144,6 +144,7 @@ export type RequestRule =
   | "SubprotocolDuplicate"
   | "ExtensionSyntax"
   | "HixieKeys"
+  | "Origin"
 
 /**
  * A request that is answered with an error: the whole answer, but for the headers that describe the body.
@@ -154,14 +155,15 @@ export type RequestRule =
 export interface RejectedRequest {
   readonly _tag: "Rejected"
   readonly rule: RequestRule
-  readonly status: 400 | 405 | 426 | 431
+  readonly status: 400 | 403 | 405 | 426 | 431
   /** Headers that the status requires, by lower-case name. */
   readonly headers: Readonly<Record<string, string>>
-  /** One line of plain ASCII text for the person who wrote the client. */
+  /** One line of plain text (Latin-1) for the person who wrote the client. */
   readonly body: string
 }
 
-const rejected = (
+/** @internal */
+export const rejected = (
   rule: RequestRule,
   status: RejectedRequest["status"],
   body: string,
@@ -169,11 +171,11 @@ const rejected = (
 ): RejectedRequest => ({ _tag: "Rejected", rule, status, headers, body })
 
 /**
- * Every rejection is one constant: a flood of bad requests allocates nothing here.
+ * Every rejection by what the RFC says is one constant: a flood of bad requests allocates nothing here.
  *
  * @internal
  */
-export const rejections: { readonly [R in RequestRule]: RejectedRequest } = {
+export const rejections: { readonly [R in Exclude<RequestRule, "Origin">]: RejectedRequest } = {
   HeaderBytes: rejected(
     "HeaderBytes",
     431,
@@ -331,16 +333,21 @@ const isHttp11OrLater = (version: string): boolean =>
 
 /**
  * The first of `supported` that the client offers, so the server's preference decides; `undefined` when there is none. Case
- * counts.
+ * counts. A function chooses one of those offered; what was not offered is not agreed (RFC 6455 §4.2.2 item 5), and without an offer it
+ * is not called.
  *
  * @since 0.1.0
  * @category server
  */
 export const selectSubprotocol = (
   offered: ReadonlyArray<string>,
-  supported: ReadonlyArray<string>
+  supported: ReadonlyArray<string> | ((offered: ReadonlyArray<string>) => string | undefined)
 ): string | undefined => {
   if (offered.length === 0) return undefined
+  if (typeof supported === "function") {
+    const chosen = supported(offered)
+    return chosen !== undefined && offered.includes(chosen) ? chosen : undefined
+  }
   for (const subprotocol of supported) if (offered.includes(subprotocol)) return subprotocol
   return undefined
 }
@@ -518,12 +525,13 @@ export const formatReject = (rejection: RejectedRequest): string => {
   let text = `HTTP/1.1 ${rejection.status} ${reasons[rejection.status]}\r\n`
   text += `Connection: ${connection === undefined ? "close" : `${connection}, close`}\r\n`
   for (const name in headers) text += `${name}: ${headers[name]}\r\n`
-  // the body is ASCII, so its length is that of the text
+  // the body is Latin-1, so its length is that of the text
   return `${text}Content-Type: text/plain\r\nContent-Length: ${rejection.body.length}\r\n\r\n${rejection.body}`
 }
 
 const reasons: { readonly [S in RejectedRequest["status"]]: string } = {
   400: "Bad Request",
+  403: "Forbidden",
   405: "Method Not Allowed",
   426: "Upgrade Required",
   431: "Request Header Fields Too Large"

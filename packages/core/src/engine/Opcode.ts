@@ -25,8 +25,6 @@ export const rsv3 = 0x10
 export const reservedBits = 0x70
 /** Set in the second byte when the payload is masked. @since 0.1.0 */
 export const maskBit = 0x80
-/** Control frames have this bit in their opcode. @since 0.1.0 */
-export const controlBit = 0x8
 
 /** §5.5: "All control frames MUST have a payload length of 125 bytes or less". @since 0.1.0 */
 export const maxControlPayloadBytes = 125

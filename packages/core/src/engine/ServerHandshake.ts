@@ -32,6 +32,21 @@ export const checkRequest = (request: Handshake.Request): AcceptedRequest | Hand
 }
 
 /**
+ * The answer to a page that may not connect (RFC 6455 §10.2); `host` is the request's `Host`.
+ *
+ * @since 0.1.0
+ * @category server
+ */
+export const checkOrigin = (
+  { origin }: Pick<AcceptedRequest, "origin">,
+  host: string | undefined,
+  policy: Handshake.OriginPolicy = "same"
+): Handshake.RejectedRequest | undefined =>
+  Handshake.checkOrigin(origin, host, policy)
+    ? undefined
+    : Handshake.rejected("Origin", 403, `Pages of ${origin} may not connect here.`)
+
+/**
  * What a server agrees to; see {@link Handshake.Agreement} and {@link Hixie.Agreement}.
  *
  * @since 0.1.0

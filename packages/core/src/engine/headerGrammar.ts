@@ -23,7 +23,7 @@ for (const c of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 export const isTokenCode = (code: number): boolean => code < 256 && (classes[code]! & tokenClass) !== 0
 
 /** Whether the code unit or byte may stand in a header value: no control characters but the tab. */
-export const isTextCode = (code: number): boolean => code < 256 && (classes[code]! & textClass) !== 0
+const isTextCode = (code: number): boolean => code < 256 && (classes[code]! & textClass) !== 0
 
 const isSpaceCode = (code: number): boolean => code === 0x20 || code === 0x09
 

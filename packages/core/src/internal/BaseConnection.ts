@@ -168,6 +168,11 @@ export abstract class BaseConnection implements Flush.Flushable {
     this.wakeSenders()
   }
 
+  ownedBy(owner: Owner): void {
+    this.owner = owner
+    if (this.isGone) owner.connectionGone()
+  }
+
   /** Nothing of the transport is left. */
   protected transportGone(): void {
     if (this.isGone) return
@@ -465,6 +470,14 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private putOut(message: Message, compress: boolean | undefined): Effect.Effect<void, ConnectionClosed> {
     this.write(message, compress)
+    this.wrote()
+    return this.isBelowMark ? Effect.void : this.awaitSent
+  }
+
+  /** A control frame, which overtakes the messages that wait for room. */
+  protected sendControl(put: () => void): Effect.Effect<void, ConnectionClosed> {
+    if (!this.isOpen()) return this.closedError()
+    put()
     this.wrote()
     return this.isBelowMark ? Effect.void : this.awaitSent
   }

@@ -401,10 +401,8 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   private pingOnce(payload: Uint8Array | undefined): Effect.Effect<Duration.Duration, ConnectionClosed> {
     return Effect.async((resume) => {
-      if (this.textOnly) return resume(Effect.dieMessage(`${this.version} has no pings`))
-      if (payload !== undefined && payload.length > Opcode.maxControlPayloadBytes) {
-        return resume(Effect.dieMessage("a ping carries at most 125 bytes"))
-      }
+      const problem = this.misuse("ping", payload)
+      if (problem !== undefined) return resume(Effect.dieMessage(problem))
       if (!this.isOpen()) {
         return resume(
           this.info === undefined
@@ -426,6 +424,20 @@ export class FramedConnection extends BaseConnection implements Listener {
         if (at >= 0) this.pings!.splice(at, 1)
       })
     })
+  }
+
+  private misuse(kind: "ping" | "pong", payload: Uint8Array | undefined): string | undefined {
+    if (this.textOnly) return `${this.version} has no ${kind}s`
+    const tooLong = payload !== undefined && payload.length > Opcode.maxControlPayloadBytes
+    return tooLong ? `a ${kind} carries at most 125 bytes` : undefined
+  }
+
+  get pong() {
+    return (payload: Uint8Array = noBytes): Effect.Effect<void, ConnectionClosed> =>
+      Effect.suspend(() => {
+        const problem = this.misuse("pong", payload)
+        return problem === undefined ? this.sendControl(() => this.protocol.pong(payload)) : Effect.dieMessage(problem)
+      })
   }
 
   private nextPingPayload(): Uint8Array {

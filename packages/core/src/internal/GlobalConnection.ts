@@ -313,6 +313,10 @@ class GlobalConnection extends BaseConnection implements Connection {
       Effect.dieMessage("the platform's WebSocket can't ping")
   }
 
+  get pong() {
+    return (): Effect.Effect<void, ConnectionClosed> => Effect.dieMessage("the platform's WebSocket can't send pongs")
+  }
+
   // ---- the end -----------------------------------------------------------------------------------------------------------
 
   override get close() {

@@ -9,7 +9,6 @@
 
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
@@ -445,11 +444,17 @@ export class ResumedConnection extends BaseConnection implements Connection {
   }
 
   get ping() {
-    return (payload?: Uint8Array): Effect.Effect<Duration.Duration, ConnectionClosed> =>
-      Effect.suspend(() => {
-        if (this.line !== undefined) return this.line.physical.ping(payload)
-        return Effect.fail(new ConnectionClosed({ info: this.info ?? lost }))
-      })
+    return (payload?: Uint8Array) => this.physically(({ ping }) => ping(payload))
+  }
+
+  get pong() {
+    return (payload?: Uint8Array) => this.physically(({ pong }) => pong(payload))
+  }
+
+  private physically<A>(use: (physical: Connection) => Effect.Effect<A, ConnectionClosed>) {
+    return Effect.suspend(() =>
+      this.line === undefined ? Effect.fail(new ConnectionClosed({ info: this.info ?? lost })) : use(this.line.physical)
+    )
   }
 
   // ---- the journal -------------------------------------------------------------------------------------------------------

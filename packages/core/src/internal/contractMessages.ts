@@ -180,6 +180,9 @@ class Typed<In, Out> implements TypedConnection<In, Out> {
   get ping() {
     return this.raw.ping
   }
+  get pong() {
+    return this.raw.pong
+  }
   get close() {
     return this.raw.close
   }

@@ -1,5 +1,6 @@
-/** A connection that was accepted outside a router, and the fiber that handles it, until nothing is left of either. */
+/** An accepted connection and what handles it, until nothing is left of either. */
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -7,28 +8,55 @@ import * as FiberId from "effect/FiberId"
 import * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "../Connection.js"
-import type { ConnectionSet, Entry } from "./ConnectionSet.js"
+import { MessageError } from "../WebSocketError.js"
+import { unsendable } from "./BaseConnection.js"
+import type { Entry } from "./ConnectionSet.js"
+import * as Timers from "./timers.js"
 
 /** Whether the handler runs from the beginning, or costs no fiber before there is a message to take. */
 export type Begins = "on opening" | "on input"
 
+/** The close frame that an application wants for a failure of its handler. */
+export type CloseFrame = { readonly code: number; readonly reason?: string }
+
 /** See the module. */
-export class Handled<R> implements Entry {
+export abstract class Handled implements Entry {
   private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  private watchdog: Fiber.RuntimeFiber<void> | undefined
-  private hasEnded = false
+  /** How the handler ended. */
+  private exit: Exit.Exit<unknown, unknown> | undefined
+  /** Whether the connection was told so, or nothing was left of it to tell. */
+  private hasLeft = false
+  /** Whether nothing is left of the connection. */
+  private isGone = false
+  private watchdog: Timers.Timer | undefined
 
   constructor(
-    readonly connection: Connection.Connection,
-    private readonly connections: ConnectionSet,
-    private readonly runtime: Runtime.Runtime<R>,
-    private readonly handlerTimeoutMillis: number,
-    private readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>,
+    public connection: Connection.Connection,
+    private readonly runtime: Runtime.Runtime<never>,
+    private readonly clock: Clock.Clock,
     private readonly scheduler: Scheduler.Scheduler | undefined
   ) {}
 
+  /** How long the handler may go on without its connection. */
+  protected abstract readonly handlerTimeoutMillis: number
+  /** Whose handler it is, for the log. */
+  protected abstract readonly subject: string
+  /** Runs the handler; called once. */
+  protected abstract handle(): Effect.Effect<unknown, unknown, any>
+  /** Takes it into the sets of those who end it, and out of them. */
+  protected abstract enter(): void
+  protected abstract leaveSets(): void
+  /** What is to be closed last. */
+  protected closeLast(_exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
+    return undefined
+  }
+  /** The application's close frame for a failure. */
+  protected closeFrame(_error: unknown): CloseFrame | undefined {
+    return undefined
+  }
+
   start(begins: Begins): void {
-    this.connections.add(this)
+    this.enter()
     Connection.setOwner(this.connection, this)
     if (begins === "on opening") this.fork(true)
     else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
@@ -36,52 +64,98 @@ export class Handled<R> implements Entry {
 
   private onInput(): void {
     // Interrupted before it.
-    if (this.hasEnded) return
+    if (this.exit !== undefined) return
     const end = Connection.unsafeEnd(this.connection)
     if (end === undefined) this.fork(false)
-    else this.ended(end)
+    else this.handlerEnded(end)
   }
 
   private fork(immediate: boolean): void {
-    const { connection, handler, scheduler } = this
-    this.fiber = Runtime.runFork(this.runtime)(
-      Effect.suspend(() => handler(connection)),
+    const { scheduler } = this
+    const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
+      Effect.suspend(() => this.handle()),
       scheduler === undefined ? { immediate } : { immediate, scheduler }
     )
-    this.fiber.addObserver((exit) => this.ended(exit))
+    this.fiber = fiber
+    fiber.addObserver((exit) => this.handlerEnded(exit))
+    if (this.isGone) this.watch()
   }
 
   interrupt(): void {
     if (this.fiber !== undefined) this.fiber.unsafeInterruptAsFork(FiberId.none)
-    else if (!this.hasEnded) this.ended(Exit.interrupt(FiberId.none))
+    else if (this.exit === undefined) this.handlerEnded(Exit.interrupt(FiberId.none))
   }
 
-  private ended(exit: Exit.Exit<unknown, unknown>): void {
-    this.hasEnded = true
-    this.watchdog?.unsafeInterruptAsFork(this.watchdog.id())
-    const finish = Effect.zipRight(explain(exit), Connection.leave(this.connection, exit))
-    Runtime.runFork(this.runtime)(Effect.uninterruptible(finish), { immediate: true }).addObserver(() =>
-      this.connections.delete(this)
-    )
+  connectionGone(): void {
+    this.isGone = true
+    if (this.hasLeft) this.release()
+    else this.watch()
   }
 
   /** A handler that goes on without its connection does so for a while, then it is interrupted. */
-  connectionGone(): void {
-    const { connection, fiber } = this
-    if (fiber === undefined || this.hasEnded) return
-    const watch = Effect.sleep(this.handlerTimeoutMillis).pipe(
-      Effect.repeat({ while: () => Connection.hasMessages(connection) }),
-      Effect.zipRight(Effect.sync(() => fiber.unsafeInterruptAsFork(fiber.id())))
-    )
-    this.watchdog = Runtime.runFork(this.runtime)(watch)
+  private watch(): void {
+    const { fiber, handlerTimeoutMillis } = this
+    if (fiber === undefined || this.exit !== undefined) return
+    const timers = Timers.of(this.clock)
+    const timer = new Timers.Timer(() => {
+      if (Connection.hasMessages(this.connection)) timers.set(timer, handlerTimeoutMillis)
+      else fiber.unsafeInterruptAsFork(fiber.id())
+    })
+    this.watchdog = timer
+    timers.set(timer, handlerTimeoutMillis)
   }
-}
 
-/** That the connection ended is no failure of the handler. */
-const explain = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
-  if (Exit.isSuccess(exit) || Cause.isInterruptedOnly(exit.cause)) return Effect.void
-  const failure = Cause.failureOrCause(exit.cause)
-  return failure._tag === "Left" && Connection.isFailure(failure.left)
-    ? Effect.logDebug("WebSocket connection ended", failure.left)
-    : Effect.logError("the handler of a WebSocket connection failed", exit.cause)
+  private stopWatching(): void {
+    if (this.watchdog !== undefined) Timers.of(this.clock).cancel(this.watchdog)
+  }
+
+  /** The handler's connection spans others, of which the one that was accepted is the first. */
+  adopt(connection: Connection.Connection): void {
+    this.stopWatching()
+    this.connection = connection
+    this.isGone = false
+    Connection.setOwner(connection, this)
+  }
+
+  /** Says why if the handler failed, then closes the connection. */
+  private handlerEnded(exit: Exit.Exit<unknown, unknown>): void {
+    this.exit = exit
+    this.stopWatching()
+    if (exit._tag === "Success" || Cause.isInterruptedOnly(exit.cause)) return this.leave(exit, undefined)
+    Runtime.runFork(this.runtime)(this.explain(exit.cause), { immediate: true }).addObserver((explained) =>
+      this.leave(exit, explained._tag === "Success" ? explained.value : undefined)
+    )
+  }
+
+  private leave(exit: Exit.Exit<unknown, unknown>, frame: CloseFrame | undefined): void {
+    this.hasLeft = true
+    if (this.isGone) return this.release()
+    Connection.unsafeLeave(this.connection, exit, frame)
+  }
+
+  private release(): void {
+    const close = this.closeLast(this.exit ?? Exit.void)
+    if (close === undefined) this.leaveSets()
+    else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.leaveSets())
+  }
+
+  /** Says in the log why the handler failed, unless that is the connection's end, or there is a close frame for it. */
+  private explain(cause: Cause.Cause<unknown>): Effect.Effect<CloseFrame | undefined> {
+    const failure = Cause.failureOrCause(cause)
+    let explained = cause
+    if (failure._tag === "Left") {
+      if (Connection.isFailure(failure.left) || failure.left instanceof MessageError) {
+        return Effect.as(Effect.logDebug("WebSocket connection ended", failure.left), undefined)
+      }
+      try {
+        const frame = this.closeFrame(failure.left)
+        const problem = frame === undefined ? undefined : unsendable(frame.code, frame.reason ?? "")
+        if (problem !== undefined) explained = Cause.sequential(cause, Cause.die(new Error(`onError: ${problem}`)))
+        else if (frame !== undefined) return Effect.succeed(frame)
+      } catch (defect) {
+        explained = Cause.sequential(cause, Cause.die(defect))
+      }
+    }
+    return Effect.as(Effect.logError(`the handler of ${this.subject} failed`, explained), undefined)
+  }
 }

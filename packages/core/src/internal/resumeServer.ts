@@ -298,7 +298,7 @@ const refuse = (physical: Physical, code: number, detail: string): Effect.Effect
   })
 
 /** 128 bits that nobody can guess. */
-export const newId = (): string =>
+const newId = (): string =>
   Array.from(globalThis.crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
     ""
   )

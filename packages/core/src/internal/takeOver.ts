@@ -4,6 +4,7 @@ import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import * as Extension from "../engine/Extension.js"
 import * as Handshake from "../engine/Handshake.js"
+import * as ServerHandshake from "../engine/ServerHandshake.js"
 import type { Transport } from "../Transport.js"
 import * as Upgrade from "../Upgrade.js"
 
@@ -17,25 +18,27 @@ export const chooseSubprotocol = (
   offered: ReadonlyArray<string>,
   choice: SubprotocolChoice | undefined,
   request: HttpServerRequest.HttpServerRequest
-): string | undefined => {
-  if (offered.length === 0 || choice === undefined) return undefined
-  if (typeof choice !== "function") return Handshake.selectSubprotocol(offered, choice)
-  const chosen = choice(offered, request)
-  // RFC 6455 §4.2.2 item 5: one of those offered, or none
-  return chosen !== undefined && offered.includes(chosen) ? chosen : undefined
-}
+): string | undefined =>
+  choice === undefined
+    ? undefined
+    : Handshake.selectSubprotocol(
+        offered,
+        typeof choice === "function" ? (offered) => choice(offered, request) : choice
+      )
 
 /** What may be chosen. */
 export interface Options {
   readonly subprotocols?: SubprotocolChoice | undefined
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   readonly origins?: Handshake.OriginPolicy | undefined
+  readonly drafts?: ReadonlyArray<Handshake.Draft> | undefined
   readonly responseHeaders?: Readonly<Record<string, string>> | undefined
 }
 
 /** The transport behind a request that was accepted. */
 export interface TakenOver {
   readonly transport: Transport
+  readonly opened: ServerHandshake.AcceptedRequest
   readonly subprotocol: string | undefined
   readonly extensions: ReadonlyArray<Extension.Agreed>
   readonly server: Upgrade.UpgradeServer
@@ -49,25 +52,28 @@ export const takeOver = (
 ): Effect.Effect<TakenOver, HttpServerResponse.HttpServerResponse> =>
   Effect.suspend(() => {
     const { headers, method } = request
-    const check = Handshake.checkRequest({
+    const check = ServerHandshake.checkRequest({
       method,
       httpVersion: (request.source as { readonly httpVersion?: string }).httpVersion,
-      headers
+      headers,
+      drafts: options.drafts
     })
     if (check._tag === "Rejected") return refuse(check.status, check.body, check.headers)
     const upgrade = Upgrade.find(request)
     if (upgrade === undefined) return refuse(500, "This server is not set up for WebSockets.")
     const { server } = upgrade
     if (server.connections.draining) return refuse(503, "The server is shutting down.", { "retry-after": "1" })
-    if (!Handshake.checkOrigin(check.origin, headers.host, options.origins ?? "same")) {
-      return refuse(403, `Pages of ${check.origin} may not connect here.`)
-    }
+    const foreign = ServerHandshake.checkOrigin(check, headers.host, options.origins)
+    if (foreign !== undefined) return refuse(foreign.status, foreign.body)
     const subprotocol = chooseSubprotocol(check.subprotocols, options.subprotocols, request)
     const extensions = Extension.negotiate(options.extensions ?? [], check.extensions)
-    const head = Handshake.formatAccept({ key: check.key, subprotocol, extensions }, options.responseHeaders)
+    const agreement = { subprotocol, extensions, target: request.originalUrl, secure: upgrade.secure }
+    const head = ServerHandshake.formatAccept(check, agreement, options.responseHeaders)
     if (typeof head !== "string") return Effect.dieMessage(`the 101 can't be sent: ${head.field}: ${head.message}`)
     const transport = upgrade.take(outer, request, head)
-    return transport === undefined ? clientGone : Effect.succeed({ transport, subprotocol, extensions, server })
+    return transport === undefined
+      ? clientGone
+      : Effect.succeed({ transport, opened: check, subprotocol, extensions, server })
   })
 
 const refuse = (status: number, body: string, headers: Readonly<Record<string, string>> = {}) =>

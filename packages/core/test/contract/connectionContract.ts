@@ -611,6 +611,16 @@ export const connectionContract = <E>(
           assert.deepStrictEqual(yield* takeMany(server, 10), numbers(10))
         }))
 
+      test("is not answered by a pong that nobody asked for", (make) =>
+        Effect.gen(function* () {
+          const { client, server } = yield* make()
+          yield* server.pong(pattern(125))
+          yield* client.pong()
+          yield* Effect.all([client.ping(), server.ping()], { concurrency: "unbounded" })
+          yield* client.send("open")
+          assert.strictEqual(yield* server.take, "open")
+        }))
+
       test("fails when the connection ends first", (make) =>
         Effect.gen(function* () {
           const { client, server } = yield* make({ server: { maxQueuedMessages: 1 } })

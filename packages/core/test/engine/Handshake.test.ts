@@ -225,13 +225,19 @@ describe("Handshake", () => {
   })
 
   describe("selectSubprotocol", () => {
-    const rows: ReadonlyArray<readonly [string, Array<string>, Array<string>, string | undefined]> = [
+    const rows: ReadonlyArray<
+      readonly [string, Array<string>, Parameters<typeof Handshake.selectSubprotocol>[1], string | undefined]
+    > = [
       ["the server prefers", ["v1", "v2"], ["v2", "v1"], "v2"],
       ["the server's second", ["v1"], ["v2", "v1"], "v1"],
       ["none in common", ["v1"], ["v2"], undefined],
       ["none offered", [], ["v1"], undefined],
       ["none supported", ["v1"], [], undefined],
-      ["case counts", ["V1"], ["v1"], undefined]
+      ["case counts", ["V1"], ["v1"], undefined],
+      ["a function chooses", ["v1", "v2"], (offered) => offered[1], "v2"],
+      ["a function chooses none", ["v1"], () => undefined, undefined],
+      ["what was not offered is not agreed, §4.2.2 item 5", ["v1"], () => "v2", undefined],
+      ["without an offer the function is not asked", [], () => assert.fail("asked"), undefined]
     ]
     for (const [name, offered, supported, expected] of rows) {
       it(name, () => assert.strictEqual(Handshake.selectSubprotocol(offered, supported), expected))

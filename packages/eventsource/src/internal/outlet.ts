@@ -282,7 +282,7 @@ const whenDrained = (writable: NodeWritable, finish: () => void): void => {
 }
 
 /** What a server tells before it closes: `@effect-ws/node` puts a set of callbacks there. */
-export const beforeCloseSymbol: unique symbol = Symbol.for("@effect-ws/beforeClose") as never
+const beforeCloseSymbol: unique symbol = Symbol.for("@effect-ws/beforeClose") as never
 
 /** The callbacks of the server that accepted this response's connection, if it has any. */
 export const beforeClose = (response: NodeResponse): Set<() => void> | undefined => {
