@@ -41,7 +41,7 @@ type Socket = WebSocketContract.TypedConnection<number, number>
 /** A server whose handlers hand out their connections and wait for the test to let them end. */
 const serve = <R = never>(
   resume: Resume.Resume<R>,
-  options: { readonly owner?: () => string; readonly connection?: Connection.Options } = {}
+  options: Pick<Parameters<typeof serveResumed>[1], "connection" | "cutAfter" | "handshake" | "owner"> = {}
 ) =>
   Effect.gen(function* () {
     const sockets: Array<Socket> = []
@@ -314,6 +314,38 @@ describe("gaps", () => {
       assert.deepInclude(yield* client.status, { _tag: "Closed", reason: "Final" })
     })
   )
+
+  for (const [name, bytes, left] of [
+    ["half of the first hello", 14, 0],
+    ["the first hello and half of its welcome", 60, 1]
+  ] as const) {
+    it.scoped(
+      `a line that carries ${name}: the client begins another session, and ${left} wait in vain until ttl`,
+      () =>
+        Effect.gen(function* () {
+          const cuts: Array<number | undefined> = [bytes]
+          const server = yield* serve(Resume.memory({ ttl: "1 minute" }), {
+            handshake: false,
+            cutAfter: () => cuts.shift()
+          })
+          const client = yield* open(server)
+          yield* client.send(1)
+          yield* settle
+          assert.deepStrictEqual(server.sessions.counts, { sessions: left, detached: left })
+          yield* redial
+          assert.deepStrictEqual(server.sessions.counts, { sessions: left + 1, detached: left })
+          assert.strictEqual(yield* server.sockets[left]!.take, 1)
+          yield* TestClock.adjust("1 minute")
+          yield* settle
+          assert.deepStrictEqual(server.sessions.counts, { sessions: 1, detached: 0 })
+          for (const socket of server.sockets.slice(0, left)) {
+            assert.strictEqual(gapOf(yield* Effect.flip(socket.take)).reason, "Expired")
+          }
+          yield* server.sockets[left]!.send(2)
+          assert.strictEqual(yield* client.take, 2)
+        })
+    )
+  }
 
   it.scoped("onGap is told before onOpen, and the client goes on in a new session", () =>
     Effect.gen(function* () {
