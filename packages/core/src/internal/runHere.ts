@@ -21,7 +21,7 @@ export const runHere = <C extends object>(channel: C, run?: RunInto): C =>
 /** Takes what arrives together; an Effect for what is left to wait for. */
 export type Put<A, E> = (elements: ReadonlyArray<A>) => Effect.Effect<void, E> | undefined
 
-/** Runs a source into what `puts` made, without Channels: 0.62 to 0.9 of ws where each message wakes a fiber. */
+/** Runs a source into what `puts` made, without Channels: ping-pong 0.6 to 1.0 of ws. */
 type RunInto = (put: Put<any, any>) => Effect.Effect<void, any>
 
 const runsInto: unique symbol = Symbol("runsInto")
