@@ -92,6 +92,9 @@ export const unsafeMake = (options: Options): Room => new Room(options)
 /** What is published in one turn leaves before it ends, once it is so much. */
 const maxPendingBytes = 0x10000
 
+/** One piece of whole frames, as a transport takes it; the same for all members. */
+type Frames = readonly [Uint8Array]
+
 interface Publication {
   readonly message: Message
   readonly frame: Uint8Array
@@ -187,11 +190,11 @@ export class Room implements Broadcast, Flush.Flushable {
     if (publications.length === 0) return
     this.publications = []
     this.pendingBytes = 0
-    const all = this.concat(publications)
+    const all: Frames = [this.concat(publications)]
     const selective = publications.some(({ except }) => except !== undefined)
-    const encodedAll = new Map<string, Uint8Array | undefined>()
+    const encodedAll = new Map<string, Frames | undefined>()
     for (const member of this.members.keys()) {
-      let bytes: Uint8Array | undefined
+      let bytes: Frames | undefined
       if (!selective && member instanceof FramedConnection && member.role === "server" && !member.textOnly) {
         const key = member.encodeKey
         if (member.agreed.length === 0) bytes = all
@@ -202,11 +205,10 @@ export class Room implements Broadcast, Flush.Flushable {
       }
       if (
         bytes !== undefined &&
-        (this.slow === "wait" || member.unsafeBufferedBytes() + bytes.length <= this.allowance)
+        (this.slow === "wait" || member.unsafeBufferedBytes() + bytes[0].length <= this.allowance)
       ) {
         // The same memory for all: it is never written over.
-        const framed = member as FramedConnection
-        if (framed.writeEncoded(bytes)) framed.flush()
+        ;(member as FramedConnection).writeEncodedNow(bytes)
       } else this.deliver(member, publications)
     }
   }
@@ -216,14 +218,14 @@ export class Room implements Broadcast, Flush.Flushable {
     publications: ReadonlyArray<Publication>,
     key: string,
     member: FramedConnection
-  ): Uint8Array | undefined {
+  ): Frames | undefined {
     const frames: Array<Uint8Array> = []
     for (const publication of publications) {
       const encoded = this.encode(publication, key, member)
       if (!(encoded instanceof Uint8Array)) return undefined
       frames.push(encoded)
     }
-    return this.joined(frames)
+    return [this.joined(frames)]
   }
 
   /** The publication as `member`'s extensions make it, once for all with the same key. */

@@ -8,13 +8,15 @@ import type * as Net from "node:net"
 import type * as Stream from "node:stream"
 import type { Transport } from "@effect-ws/core"
 import { WebSocketError } from "@effect-ws/core"
+import * as Handle from "./internal/handle.js"
 
 /**
  * The transport over an open duplex stream, which belongs to it from now on: its timeout and Nagle's algorithm are switched off,
  * errors and the end are listened to at once. `head` are bytes that were read from it already.
  *
  * Reading starts with `open`. `end` sends FIN and goes on reading; `abort` destroys the stream. The high-water mark of the
- * stream itself does not matter.
+ * stream itself does not matter. Plain TCP and Unix sockets are read and written past Node's own queues where Node's internals look
+ * as expected (with `EFFECT_WS_NO_HANDLE=1` in the environment never).
  *
  * @since 0.1.0
  * @category constructors
@@ -27,7 +29,11 @@ export const ownsListener = (listener: unknown): boolean => listener === onClose
 
 const owner = Symbol("@effect-ws/node/NodeTransport")
 
-interface OwnedDuplex extends Stream.Duplex {
+interface OwnedDuplex extends Stream.Duplex, Handle.Handled {
+  [owner]: NodeTransport | undefined
+}
+
+interface OwnedHandle extends Handle.Handle {
   [owner]: NodeTransport | undefined
 }
 
@@ -39,6 +45,16 @@ class NodeTransport implements Transport.Transport {
   blocked = false
   /** Bytes that came before the end, if that came before all this began. */
   private early: Uint8Array | undefined
+  /** What lies under the stream, if it may be used; until the stream is destroyed. */
+  private handle: Handle.Handle | undefined
+  /** Whether what is read need not pass through the stream: it flows, and holds nothing. */
+  passes = false
+  /** Whether the stream holds nothing that was written to it, so that what is written need not pass through it either. */
+  private writesPast = false
+  /** Whether the kernel did not take all that was written past the stream. */
+  private queued = false
+  /** Whether either side ended, so that the stream may not be writable any more. */
+  halfOver = false
 
   constructor(
     private readonly duplex: OwnedDuplex,
@@ -69,6 +85,11 @@ class NodeTransport implements Transport.Transport {
     duplex.on("data", onData)
     duplex.on("drain", onDrain)
     duplex.on("end", onEnd)
+    this.handle = Handle.handleOf(duplex)
+    if (this.handle !== undefined) {
+      ;(this.handle as OwnedHandle)[owner] = this
+      this.handle.onread = onRead
+    }
     // A stream that was paused by whoever owned it before does not flow by itself.
     duplex.resume()
     if (duplex.readableEnded) queueMicrotask(() => this.endedBefore(listener))
@@ -83,8 +104,11 @@ class NodeTransport implements Transport.Transport {
   }
 
   write(chunks: ReadonlyArray<Uint8Array>): boolean {
-    const { duplex } = this
-    if (duplex.destroyed || duplex.writableEnded) return true
+    const { duplex, handle } = this
+    // Only destroying a socket takes its handle away, and a field is read faster than what the stream would say.
+    if (this.writesPast ? duplex._handle === null : duplex.destroyed) return true
+    if ((this.halfOver || !this.writesPast) && duplex.writableEnded) return true
+    if (this.writesPast || (handle !== undefined && this.mayWritePast())) return this.writePast(handle!, chunks)
     if (chunks.length === 1) this.blocked = !duplex.write(chunks[0])
     else {
       duplex.cork()
@@ -96,12 +120,39 @@ class NodeTransport implements Transport.Transport {
     return duplex.writableLength === 0
   }
 
+  /** Nobody else writes to the stream, so this holds for good. */
+  private mayWritePast(): boolean {
+    this.writesPast = Handle.canWrite() && this.duplex.writableLength === 0
+    return this.writesPast
+  }
+
+  private writePast(handle: Handle.Handle, chunks: ReadonlyArray<Uint8Array>): boolean {
+    const waiting = Handle.write(handle, chunks, this, onWritten)
+    if (waiting === 0) return !this.queued
+    if (waiting < 0) this.duplex.destroy(Handle.failure(waiting))
+    else this.queued = true
+    return false
+  }
+
+  /** The kernel took what it did not take at once. */
+  written(status: number): void {
+    const { duplex, handle } = this
+    if (this.closed || duplex.destroyed) return
+    if (status !== 0) duplex.destroy(Handle.failure(status))
+    else if (handle!.writeQueueSize === 0) {
+      this.queued = false
+      this.listener!.onDrain()
+    }
+  }
+
   bufferedBytes(): number {
+    if (this.queued) return this.duplex._handle?.writeQueueSize ?? 0
     // Below its own high-water mark the stream tells nobody when the bytes have left, so they do not count.
     return this.blocked ? this.duplex.writableLength : 0
   }
 
   pause(): void {
+    this.passes = false
     this.duplex.pause()
   }
 
@@ -110,6 +161,7 @@ class NodeTransport implements Transport.Transport {
   }
 
   end(): void {
+    this.halfOver = true
     // Ending twice makes Node build an error with its stack, which costs more than the rest of a closing handshake.
     if (!this.duplex.writableEnded) this.duplex.end()
   }
@@ -129,7 +181,19 @@ class NodeTransport implements Transport.Transport {
 const isSocket = (duplex: Stream.Duplex): duplex is Net.Socket => "setNoDelay" in duplex
 
 function onData(this: OwnedDuplex, chunk: Uint8Array): void {
-  this[owner]!.listener!.onData(chunk)
+  const transport = this[owner]!
+  transport.passes = this.readableLength === 0
+  transport.listener!.onData(chunk)
+}
+
+function onRead(this: Handle.Handle, memory: ArrayBuffer | undefined): void {
+  const transport = (this as OwnedHandle)[owner]!
+  if (transport.passes && memory !== undefined) transport.listener!.onData(new Uint8Array(memory))
+  else Handle.readByNode(this, memory)
+}
+
+function onWritten(this: Handle.WriteRequest, status: number): void {
+  ;(this.writer as NodeTransport).written(status)
 }
 
 function onDrain(this: OwnedDuplex): void {
@@ -139,7 +203,9 @@ function onDrain(this: OwnedDuplex): void {
 }
 
 function onEnd(this: OwnedDuplex): void {
-  this[owner]!.listener!.onEnd()
+  const transport = this[owner]!
+  transport.halfOver = true
+  transport.listener!.onEnd()
 }
 
 function onError(this: OwnedDuplex, error: unknown): void {

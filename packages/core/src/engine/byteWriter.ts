@@ -3,7 +3,7 @@
  * thread share, large payloads as pieces of their own. One turn's output of a connection is then one piece, hence one
  * system call (a pipelined echo does 20 times ws that way, with a write per frame 1.4 times).
  */
-import { type Natives, portable } from "./Natives.js"
+import { type Natives, portable, view } from "./Natives.js"
 
 /** Bytes; a piece of output never spans two slabs. */
 const slabBytes = 64 * 1024
@@ -104,7 +104,7 @@ export class ByteWriter {
         this.target = nothing
         return []
       }
-      const piece = this.target.subarray(this.start, this.end)
+      const piece = view(this.target, this.start, this.end)
       if (this.target === this.slab.bytes && this.slab.position === this.end) {
         this.slab.lastTaken = this.start
         this.slab.lastTaker = this
@@ -134,7 +134,7 @@ export class ByteWriter {
   private closePiece(): void {
     if (this.end > this.start) {
       this.pieces ??= []
-      this.pieces.push(this.target.subarray(this.start, this.end))
+      this.pieces.push(view(this.target, this.start, this.end))
       this.start = this.end
     }
   }
