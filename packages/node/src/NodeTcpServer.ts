@@ -486,7 +486,7 @@ class TcpRequest implements Request {
       return Effect.uninterruptible(
         Effect.suspend(() => {
           const transport = NodeTransport.fromDuplex(this.duplex, this.ahead.stop(this.rest))
-          this.duplex.write(head, "latin1")
+          transport.write([Buffer.from(head, "latin1")])
           return Effect.tap(
             Connection.fromSettings(transport, this.shared.settings, subprotocol, extensions, handshake),
             (connection) => this.watch(connection)

@@ -43,10 +43,11 @@ class NodeTransport implements Transport.Transport {
   closed = false
   /** Whether the stream holds back more than its own high-water mark, so that a `drain` will follow. */
   blocked = false
+  private listensToDrain = false
   /** Bytes that came before the end, if that came before all this began. */
   private early: Uint8Array | undefined
-  /** What lies under the stream, if it may be used; until the stream is destroyed. */
-  private handle: Handle.Handle | undefined
+  /** What lies under the stream, if it may be used. */
+  private readonly handle: Handle.Handle | undefined
   /** Whether what is read need not pass through the stream: it flows, and holds nothing. */
   passes = false
   /** Whether the stream holds nothing that was written to it, so that what is written need not pass through it either. */
@@ -68,6 +69,7 @@ class NodeTransport implements Transport.Transport {
       if (duplex.timeout) duplex.setTimeout(0)
       duplex.setNoDelay(true)
     }
+    this.handle = Handle.handleOf(duplex)
     if (head === undefined || head.length === 0) return
     // Nothing may be put back into a stream that has ended.
     if (duplex.readableEnded) this.early = head
@@ -83,15 +85,13 @@ class NodeTransport implements Transport.Transport {
       return
     }
     duplex.on("data", onData)
-    duplex.on("drain", onDrain)
     duplex.on("end", onEnd)
-    this.handle = Handle.handleOf(duplex)
     if (this.handle !== undefined) {
       ;(this.handle as OwnedHandle)[owner] = this
       this.handle.onread = onRead
     }
     // A stream that was paused by whoever owned it before does not flow by itself.
-    duplex.resume()
+    this.resume()
     if (duplex.readableEnded) queueMicrotask(() => this.endedBefore(listener))
   }
 
@@ -105,6 +105,7 @@ class NodeTransport implements Transport.Transport {
 
   write(chunks: ReadonlyArray<Uint8Array>): boolean {
     const { duplex, handle } = this
+    if (chunks.length === 0) return true
     // Only destroying a socket takes its handle away, and a field is read faster than what the stream would say.
     if (this.writesPast ? duplex._handle === null : duplex.destroyed) return true
     if ((this.halfOver || !this.writesPast) && duplex.writableEnded) return true
@@ -115,6 +116,10 @@ class NodeTransport implements Transport.Transport {
       for (const chunk of chunks) duplex.write(chunk)
       duplex.uncork()
       this.blocked = duplex.writableNeedDrain
+    }
+    if (this.blocked && !this.listensToDrain) {
+      this.listensToDrain = true
+      duplex.on("drain", onDrain)
     }
     // Node hands small writes to the kernel at once; then nothing refers to the memory any more.
     return duplex.writableLength === 0
@@ -141,7 +146,7 @@ class NodeTransport implements Transport.Transport {
     if (status !== 0) duplex.destroy(Handle.failure(status))
     else if (handle!.writeQueueSize === 0) {
       this.queued = false
-      this.listener!.onDrain()
+      this.listener?.onDrain()
     }
   }
 
@@ -158,6 +163,7 @@ class NodeTransport implements Transport.Transport {
 
   resume(): void {
     this.duplex.resume()
+    this.passes = this.duplex.readableLength === 0
   }
 
   end(): void {
@@ -199,7 +205,7 @@ function onWritten(this: Handle.WriteRequest, status: number): void {
 function onDrain(this: OwnedDuplex): void {
   const transport = this[owner]!
   transport.blocked = false
-  transport.listener!.onDrain()
+  transport.listener?.onDrain()
 }
 
 function onEnd(this: OwnedDuplex): void {

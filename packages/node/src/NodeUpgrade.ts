@@ -291,13 +291,14 @@ class Dispatcher {
   }
 
   private readonly onUpgrade = (request: Http.IncomingMessage, stream: Duplex, head: Buffer): void => {
-    const path = request.url!.split("?", 1)[0]!
+    const target = request.url!
+    const query = target.indexOf("?")
+    const path = query < 0 ? target : target.slice(0, query)
     for (const endpoint of this.endpoints) {
       if (endpoint.takes(path)) return endpoint.upgrade(request, stream, head)
     }
     if (this.server.listenerCount("upgrade") > 1) return
-    guard(stream)
-    answer(stream, new Refusal({ status: 404, body: "No WebSocket is served here." }))
+    answer(guard(stream), new Refusal({ status: 404, body: "No WebSocket is served here." }))
   }
 }
 
@@ -344,17 +345,18 @@ class Endpoint {
   }
 
   upgrade(request: Http.IncomingMessage, stream: Duplex, head: Buffer): void {
-    guard(stream)
-    if (this.upgrades.isDraining()) return refuse(stream)
+    if (this.upgrades.isDraining()) return refuse(guard(stream))
     let checked: Checked | Refusal
     try {
       checked = check(request, stream, this.options)
     } catch (defect) {
-      return this.fail(stream, Cause.die(defect))
+      return this.fail(guard(stream), Cause.die(defect))
     }
-    if (checked instanceof Refusal) return answer(stream, checked)
+    if (checked instanceof Refusal) return answer(guard(stream), checked)
     const { accept } = this.options
+    // Whoever takes the stream over in this turn need not guard it.
     if (accept === undefined) return this.begin(request, stream, head, checked, undefined)
+    guard(stream)
     const agreed = checked
     const ahead = new ReadAhead(stream)
     const fiber = Runtime.runFork(this.runtime)(Effect.exit(Effect.suspend(() => accept(request))))
@@ -366,8 +368,10 @@ class Endpoint {
       this.deciding.delete(fiber)
       stream.off("close", abandoned)
       if (this.upgrades.isDraining()) refuse(stream)
-      else if (Exit.isSuccess(exit)) this.begin(request, stream, ahead.stop(head), agreed, exit.value)
-      else this.fail(stream, exit.cause)
+      else if (Exit.isSuccess(exit)) {
+        unguard(stream)
+        this.begin(request, stream, ahead.stop(head), agreed, exit.value)
+      } else this.fail(stream, exit.cause)
     })
   }
 
@@ -386,11 +390,10 @@ class Endpoint {
     checked: Checked,
     accepted: unknown
   ): void {
-    if (stream.destroyed || !stream.writable) return
+    if (stream.destroyed || !stream.writable) return void guard(stream)
     const { extensions, opened, subprotocol } = checked
-    unguard(stream)
     const transport = NodeTransport.fromDuplex(stream, head)
-    stream.write(checked.head, "latin1")
+    transport.write([Buffer.from(checked.head, "latin1")])
     const { begins, handler, handlerTimeoutMillis, runtime, settings } = this
     Upgrade.start(this.upgrades, {
       transport,

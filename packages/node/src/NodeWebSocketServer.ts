@@ -243,7 +243,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
       socket,
       this.ahead === undefined ? this.head : this.ahead.stop(this.head)
     )
-    socket.write(head, "latin1")
+    transport.write([Buffer.from(head, "latin1")])
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }

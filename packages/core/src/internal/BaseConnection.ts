@@ -456,8 +456,15 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** The Effect of `send`, done; an Effect for what is left to wait for. */
   sendNow(message: Message, compress?: boolean): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
-    if (typeof message !== "string" && this.textOnly) return Effect.dieMessage(noBinary)
+    const misuse = this.misfit(message)
+    if (misuse !== undefined) return Effect.dieMessage(misuse)
     return this.mayPass ? this.putOut(message, compress) : this.sendLater(message, compress)
+  }
+
+  /** Why this is no message for this peer: what is not typed may send anything, and a transport takes only bytes. */
+  private misfit(message: Message): string | undefined {
+    if (typeof message === "string") return undefined
+    return !isBytes(message) ? noMessage : this.textOnly ? noBinary : undefined
   }
 
   // Apart from `sendNow`, whose calls would all pay for what the closure captures.
@@ -487,7 +494,10 @@ export abstract class BaseConnection implements Flush.Flushable {
     const count = messages.length
     if (count === 0) return undefined
     if (!this.isOpen()) return this.closedError()
-    if (this.textOnly && messages.some(isBinary)) return Effect.dieMessage(noBinary)
+    for (let i = 0; i < count; i++) {
+      const misuse = this.misfit(messages[i]!)
+      if (misuse !== undefined) return Effect.dieMessage(misuse)
+    }
     const next = this.mayPass ? this.putOutWhileRoom(messages, 0) : 0
     if (next < count) return this.sendChunkLater(messages, next)
     return this.isBelowMark ? undefined : this.awaitSent
@@ -532,7 +542,8 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private trySendNow(message: Message): boolean {
-    if (typeof message !== "string" && this.textOnly) throw new TypeError(noBinary)
+    const misuse = this.misfit(message)
+    if (misuse !== undefined) throw new TypeError(misuse)
     if (!this.isOpen() || !this.mayPass) return false
     this.write(message)
     this.wrote()
@@ -640,7 +651,7 @@ export abstract class BaseConnection implements Flush.Flushable {
           return this.isBelowMark ? Effect.void : this.awaitSent
         }
         const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
-          if ((kind === "text") !== (typeof piece === "string")) {
+          if (kind === "text" ? typeof piece !== "string" : !isBytes(piece)) {
             return Effect.dieMessage(`a ${kind} message is made of ${kind === "text" ? "strings" : "Uint8Arrays"}`)
           }
           if (typeof piece !== "string") return put(piece, false)
@@ -766,7 +777,11 @@ export const unsendable = (code: number, reason: string): string | undefined =>
       : undefined
 
 const noBinary = "the peer's version of the protocol has no binary messages"
-const isBinary = (message: Message): boolean => typeof message !== "string"
+const noMessage = "a message is a string or a Uint8Array"
+
+/** Of this realm or another one. */
+const isBytes = (message: unknown): boolean =>
+  message instanceof Uint8Array || Object.prototype.toString.call(message) === "[object Uint8Array]"
 
 const remove = <A>(waiters: Array<A> | undefined, waiter: A): void => {
   const at = waiters?.indexOf(waiter) ?? -1

@@ -5,11 +5,7 @@ import type { Duplex } from "node:stream"
  * Until somebody takes the stream, Node's own listeners are gone from it: a reset must not end the process, nor a client that leaves
  * keep it.
  */
-export const guard = (stream: Duplex): void => {
-  stream.on("error", ignore)
-  stream.on("end", abandon)
-  stream.on("finish", linger)
-}
+export const guard = (stream: Duplex): Duplex => stream.on("error", ignore).on("end", abandon).on("finish", linger)
 
 /** For the one who takes the stream over. */
 export const unguard = (stream: Duplex): void => {

@@ -77,8 +77,8 @@ export const canWrite = (): boolean => Request !== undefined
 let spare: WriteRequest | undefined
 
 /**
- * Writes. Gives a negative error number, or how many bytes the kernel did not take yet: if not 0, `oncomplete` is called with `writer`
- * when it has.
+ * Writes at least one chunk. Gives a negative error number, or how many bytes the kernel did not take yet: if not 0, `oncomplete` is
+ * called with `writer` when it has.
  */
 export const write = (
   handle: Handle,
@@ -86,6 +86,8 @@ export const write = (
   writer: unknown,
   oncomplete: NonNullable<WriteRequest["oncomplete"]>
 ): number => {
+  // Native code ends the process for what it does not expect.
+  if (!chunks.every(ArrayBuffer.isView)) throw new TypeError("a chunk is no Uint8Array")
   const request = spare ?? new Request!()
   spare = undefined
   const status = chunks.length === 1 ? handle.writeBuffer(request, chunks[0]!) : handle.writev(request, chunks, true)
