@@ -361,9 +361,10 @@ export class FramedConnection extends BaseConnection implements Listener {
     return this.protocol.output.size + this.protocol.waitingBytes + this.transport.bufferedBytes()
   }
 
-  /** See `Extension.Pipeline`. */
-  get encodeKey(): string | undefined {
-    return this.protocol.encodeKey
+  /** Connections with the same key may get the same frames: `""` without extensions, `undefined` when they need their own. */
+  get sharedKey(): string | undefined {
+    if (this.role === "client" || this.textOnly) return undefined
+    return this.isExtended ? this.protocol.encodeKey : ""
   }
 
   /** Keeps a place for frames that come later, if messages of this connection pass through extensions. */
