@@ -7,6 +7,7 @@
  */
 import { ByteWriter, portableSlab, type Slab } from "./byteWriter.js"
 import * as CloseCode from "./CloseCode.js"
+import { failure, lost } from "./closeInfo.js"
 import { ExtendedOutput } from "./ExtendedOutput.js"
 import type { Pipeline } from "./Extension.js"
 import { type ControlFrame, type ExtendedMessage, FrameDecoder, type Item } from "./FrameDecoder.js"
@@ -332,17 +333,9 @@ export class Protocol {
     const sent = this.state._tag === "Closing" ? this.state.sent : undefined
     const pending = this.state._tag === "Ending" ? this.state.pending : this.afterOutput
     if (pending !== undefined && "rule" in pending) return [this.finish(failure(pending, undefined))]
-    return [
-      this.finish({
-        code: pending === undefined ? CloseCode.abnormal : (pending.code ?? CloseCode.noCode),
-        reason: pending?.reason ?? "",
-        clean: false,
-        initiator: sent !== undefined ? "local" : pending !== undefined ? "remote" : "transport",
-        sent,
-        received: pending,
-        violation: undefined
-      })
-    ]
+    const ending = pending && { code: pending.code ?? CloseCode.noCode, reason: pending.reason, received: pending }
+    const initiator = sent !== undefined ? "local" : pending !== undefined ? "remote" : "transport"
+    return [this.finish({ ...lost, ...ending, initiator, sent })]
   }
 
   private decode(maxMessages: number, maxBytes: number): ReadonlyArray<Action> {
@@ -589,16 +582,6 @@ export class Protocol {
     return this.randomKey === undefined ? undefined : this.randomKey()
   }
 }
-
-const failure = (broken: Violation, sent: CloseFrame | undefined): CloseInfo => ({
-  code: broken.code,
-  reason: describe(broken),
-  clean: false,
-  initiator: "local",
-  sent,
-  received: undefined,
-  violation: broken
-})
 
 /** §5.5.1, §7.1.5 and §7.1.6. */
 const decodeClose = (payload: Uint8Array, natives: Natives): CloseFrame | Violation => {

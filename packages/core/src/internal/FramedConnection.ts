@@ -10,8 +10,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
 import type { Slab } from "../engine/byteWriter.js"
-import * as CloseCode from "../engine/CloseCode.js"
 import type { ConnectionProtocol } from "../engine/ConnectionProtocol.js"
+import { lost } from "../engine/closeInfo.js"
 import { HixieProtocol } from "../engine/drafts/HixieProtocol.js"
 import * as Extension from "../engine/Extension.js"
 import type { Version } from "../engine/Handshake.js"
@@ -495,18 +495,7 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   private peerIsDead(timeoutMillis: number): void {
     if (this.info !== undefined) return
-    this.finish(
-      {
-        code: CloseCode.abnormal,
-        reason: "",
-        clean: false,
-        initiator: "transport",
-        sent: undefined,
-        received: undefined,
-        violation: undefined
-      },
-      new HeartbeatTimeout({ timeout: Duration.millis(timeoutMillis) })
-    )
+    this.finish(lost, new HeartbeatTimeout({ timeout: Duration.millis(timeoutMillis) }))
     this.cut()
   }
 
