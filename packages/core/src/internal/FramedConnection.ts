@@ -210,17 +210,23 @@ export class FramedConnection extends BaseConnection implements Listener {
   // ---- from the consumer -----------------------------------------------------------------------------------------------------
 
   protected decodeMore(): void {
+    this.decodeHeld(Number.POSITIVE_INFINITY)
+    if (this.protocol.output.size > 0) this.wrote()
+  }
+
+  /** Decodes what is held back, until so many messages are queued if the consumer does not wait. */
+  private decodeHeld(maxQueuedMessages: number): void {
     while (this.hasHeld && !this.protocol.busy) {
+      const messages = this.consumerWaits ? Number.POSITIVE_INFINITY : maxQueuedMessages - this.queuedMessages
       const bytes = this.decodableBytes
-      if (bytes <= 0) break
-      if (this.protocol.paused) this.perform(this.protocol.resume(Number.POSITIVE_INFINITY, bytes))
+      if (messages <= 0 || bytes <= 0) break
+      if (this.protocol.paused) this.perform(this.protocol.resume(messages, bytes))
       else {
         const chunk = this.held!.shift()!
         if (this.held!.length === 0) this.held = undefined
-        if (this.info === undefined) this.perform(this.protocol.receive(chunk, Number.POSITIVE_INFINITY, bytes))
+        if (this.info === undefined) this.perform(this.protocol.receive(chunk, messages, bytes))
       }
     }
-    if (this.protocol.output.size > 0) this.wrote()
   }
 
   /** Whether input is there that was not decoded. */
@@ -242,21 +248,9 @@ export class FramedConnection extends BaseConnection implements Listener {
   /** An extension finished something. */
   private extensionProgressed(actions: ReadonlyArray<Action>): void {
     this.perform(actions)
-    const { protocol } = this
-    const { maxQueuedBytes, maxQueuedMessages } = protocol.limits
-    while (this.hasHeld && !protocol.busy) {
-      if (this.consumerWaits) this.decodeMore()
-      else if (this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes) break
-      else if (protocol.paused) {
-        this.perform(protocol.resume(maxQueuedMessages - this.queuedMessages, maxQueuedBytes - this.queuedBytes))
-      } else {
-        const chunk = this.held!.shift()!
-        if (this.held!.length === 0) this.held = undefined
-        this.receive(chunk)
-      }
-    }
+    this.decodeHeld(this.protocol.limits.maxQueuedMessages)
     if (!this.endAfterInput() && !this.isBehind) this.resumeReading()
-    if (protocol.output.size > 0) this.wrote()
+    if (this.protocol.output.size > 0) this.wrote()
     else this.wakeSenders()
   }
 
