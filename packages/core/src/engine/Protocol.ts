@@ -123,7 +123,6 @@ export class Protocol {
   private decoding = 0
   /** The end, once all is sent that was to be sent before. */
   private afterOutput: CloseFrame | undefined
-  private closeWaits = false
   /** The peer ended its side of the transport while `afterOutput` waits. */
   private inputEnded = false
 
@@ -374,10 +373,11 @@ export class Protocol {
     let bytes = 0
     let count = 0
     const items: Array<Item> = []
+    // Without a budget this only finds out whether there is input left.
+    const step = maxMessages > 0 && maxBytes > 0 ? 1 : 0
     do {
       items.length = 0
-      // With nothing left of the budget this only finds out whether there is input left.
-      this.decoder.decode(items, count < maxMessages && bytes < maxBytes ? 1 : 0, Number.POSITIVE_INFINITY)
+      this.decoder.decode(items, step, Number.POSITIVE_INFINITY)
       for (let i = 0; i < items.length && this.state._tag !== "Closed"; i++) {
         const item = items[i]!
         let result: Message | Violation | ControlFrame | undefined
@@ -465,12 +465,8 @@ export class Protocol {
 
   /** Our close frame leaves behind what was sent before it. */
   private sendClose(frame: CloseFrame): void {
-    if (this.extended === undefined) return this.writeClose(frame)
-    this.closeWaits = true
-    this.extended.sendLast(() => {
-      this.closeWaits = false
-      this.writeClose(frame)
-    })
+    if (this.extended === undefined) this.writeClose(frame)
+    else this.extended.sendLast(() => this.writeClose(frame))
   }
 
   private control({ opcode, payload }: ControlFrame, actions: Array<Action>): void {
@@ -538,7 +534,8 @@ export class Protocol {
     if (this.state._tag === "Closed") return
     const began = this.state._tag === "Closing" ? this.state.sent : undefined
     const sent = began ?? { code: broken.code, reason: truncate(describe(broken), CloseCode.maxReasonBytes) }
-    if (began === undefined || this.closeWaits) this.writeClose(sent)
+    // Ours may wait behind what waits for an extension.
+    if (began === undefined || this.extended?.isIdle === false) this.writeClose(sent)
     this.decoder.stop()
     actions.push(
       this.finish(failure(broken, sent)),
