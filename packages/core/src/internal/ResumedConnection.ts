@@ -45,6 +45,12 @@ export interface Journal {
   readonly remove: Effect.Effect<void>
 }
 
+/** The journal of a new session; none if its store fails, which the session goes on without. */
+export const journalOrNone = (create: Effect.Effect<Journal, unknown>): Effect.Effect<Journal | undefined> =>
+  Effect.catchAllCause(create, (cause) =>
+    Effect.as(Effect.logError("the store of a resumable session failed, it goes on without", cause), undefined)
+  )
+
 /** Whom a session tells what becomes of it. */
 export interface Keeper {
   /** Its line is gone, another one may come. */
