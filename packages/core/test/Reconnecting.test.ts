@@ -722,7 +722,7 @@ describe("random cuts", () => {
           else {
             yield* client.messages.pipe(
               Stream.runForEachChunk((chunk) =>
-                Effect.sync(() => taken.push(...(Chunk.toReadonlyArray(chunk) as any)))
+                Effect.sync(() => taken.push(...(Chunk.toReadonlyArray(chunk) as ReadonlyArray<string>)))
               ),
               Effect.raceFirst(settle)
             )
