@@ -20,7 +20,7 @@ const programs = [
 
 /** The browser speaks the protocol itself, and serves nothing. */
 const idle =
-  /^packages\/(core\/dist\/(engine\/(?!CloseCode|Limits|Natives|Rule|utf8)|internal\/(Framed|client(Handshake|Target))|.*(Route|Upgrade|TestTransport))|eventsource\/dist\/(EventStream|EventBroadcast|EventLog)|node\/)/
+  /^packages\/(core\/dist\/(engine\/(?!CloseCode|closeInfo|Limits|Natives|Rule|utf8)|internal\/(Framed|client(Handshake|Target))|.*(Route|Upgrade|TestTransport))|eventsource\/dist\/(EventStream|EventBroadcast|EventLog)|node\/)/
 
 /** Sizes may differ by so much from those in the document: minor versions of what is bundled, and of zlib. */
 const tolerance = 0.05

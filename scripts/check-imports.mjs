@@ -24,6 +24,7 @@ const engineLayers = [
   [
     "protocol",
     [
+      "closeInfo",
       "ConnectionProtocol",
       "deflateParameters",
       "ExtendedOutput",

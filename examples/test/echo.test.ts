@@ -61,6 +61,17 @@ describe("DEFLATE=1, with ws", () => {
   }
   const messages: ReadonlyArray<string | Buffer> = ["x", "", Buffer.from([1, 2]), "text ".repeat(20_000)]
 
+  /** Sends all messages and sees them come back, compressed or not. */
+  const exchange = async (socket: Ws, on: boolean) => {
+    const seen = firstBytes(socket)
+    for (const message of messages) {
+      socket.send(message)
+      const [data, isBinary] = (await once(socket, "message")) as [Buffer, boolean]
+      assert.deepStrictEqual(isBinary ? data : String(data), message)
+      if (seen.length <= 3) assert.strictEqual((seen[seen.length - 1]! & 0x40) !== 0, on)
+    }
+  }
+
   it.scopedLive("the server takes every legal offer and compresses every message; without it, none", () =>
     Effect.gen(function* () {
       const deflating = yield* readyWith({ DEFLATE: "1" })
@@ -74,13 +85,7 @@ describe("DEFLATE=1, with ws", () => {
             const socket = new Ws(url, { perMessageDeflate: { threshold: 0, ...perMessageDeflate } })
             await once(socket, "open")
             assert.strictEqual(socket.extensions.includes("permessage-deflate"), on)
-            const seen = firstBytes(socket)
-            for (const message of messages) {
-              socket.send(message)
-              const [data, isBinary] = (await once(socket, "message")) as [Buffer, boolean]
-              assert.deepStrictEqual(isBinary ? data : String(data), message)
-              if (seen.length <= 3) assert.strictEqual((seen[seen.length - 1]! & 0x40) !== 0, on)
-            }
+            await exchange(socket, on)
             socket.close()
             await once(socket, "close")
           })
@@ -102,13 +107,7 @@ describe("DEFLATE=1, with ws", () => {
         )
         const talk = (async () => {
           const [socket] = (await once(server, "connection")) as [Ws]
-          const seen = firstBytes(socket)
-          for (const message of messages) {
-            socket.send(message)
-            const [data, isBinary] = (await once(socket, "message")) as [Buffer, boolean]
-            assert.deepStrictEqual(isBinary ? data : String(data), message)
-            if (seen.length <= 3) assert.strictEqual((seen[seen.length - 1]! & 0x40) !== 0, on)
-          }
+          await exchange(socket, on)
           socket.close(1000)
           return socket.extensions
         })()

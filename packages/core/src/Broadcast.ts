@@ -13,7 +13,7 @@ import type { Connection } from "./Connection.js"
 import * as CloseCode from "./engine/CloseCode.js"
 import * as Extension from "./engine/Extension.js"
 import { frame } from "./engine/FrameEncoder.js"
-import { type Natives, portable } from "./engine/Natives.js"
+import { encodeText, type Natives, portable } from "./engine/Natives.js"
 import * as Opcode from "./engine/Opcode.js"
 import type { Violation } from "./engine/Rule.js"
 import { BaseConnection } from "./internal/BaseConnection.js"
@@ -145,6 +145,13 @@ export class Room implements Broadcast, Flush.Flushable {
     const joined = this.members.get(connection)! - 1
     if (joined === 0) this.members.delete(connection)
     else this.members.set(connection, joined)
+    if (this.members.size === 0) this.closePipelines()
+  }
+
+  /** An empty room holds nothing that is counted elsewhere, as compression contexts are. */
+  private closePipelines(): void {
+    for (const idle of this.pipelines.values()) for (const pipeline of idle) pipeline.close()
+    this.pipelines.clear()
   }
 
   readonly publish = (message: Message, options?: { readonly except?: Connection | undefined }): Effect.Effect<void> =>
@@ -190,46 +197,52 @@ export class Room implements Broadcast, Flush.Flushable {
     if (publications.length === 0) return
     this.publications = []
     this.pendingBytes = 0
-    const all: Frames = [this.concat(publications)]
     const selective = publications.some(({ except }) => except !== undefined)
-    const encodedAll = new Map<string, Frames | undefined>()
+    const together = new Map<string, Frames | undefined>()
     for (const member of this.members.keys()) {
-      let bytes: Frames | undefined
-      if (!selective && member instanceof FramedConnection && member.role === "server" && !member.textOnly) {
-        const key = member.encodeKey
-        if (member.agreed.length === 0) bytes = all
-        else if (key !== undefined) {
-          if (!encodedAll.has(key)) encodedAll.set(key, this.concatEncoded(publications, key, member))
-          bytes = encodedAll.get(key)
+      if (!selective && shares(member)) {
+        const key = member.sharedKey
+        let frames = together.get(key)
+        if (frames === undefined && !together.has(key)) {
+          frames = this.encodeAll(publications, member)
+          together.set(key, frames)
+        }
+        if (frames !== undefined && this.fits(member, frames[0].length)) {
+          // The same memory for all: it is never written over.
+          member.writeEncodedNow(frames)
+          continue
         }
       }
-      if (
-        bytes !== undefined &&
-        (this.slow === "wait" || member.unsafeBufferedBytes() + bytes[0].length <= this.allowance)
-      ) {
-        // The same memory for all: it is never written over.
-        ;(member as FramedConnection).writeEncodedNow(bytes)
-      } else this.deliver(member, publications)
+      this.deliver(member, publications)
     }
   }
 
-  /** All publications as members with this key get them; `undefined` when an extension does not give one at once. */
-  private concatEncoded(
-    publications: ReadonlyArray<Publication>,
-    key: string,
-    member: FramedConnection
-  ): Frames | undefined {
+  private fits(member: BaseConnection, bytes: number): boolean {
+    return this.slow === "wait" || member.unsafeBufferedBytes() + bytes <= this.allowance
+  }
+
+  /** All publications as members with `member`'s key get them; `undefined` when an extension does not give one at once. */
+  private encodeAll(publications: ReadonlyArray<Publication>, member: Sharing): Frames | undefined {
     const frames: Array<Uint8Array> = []
     for (const publication of publications) {
-      const encoded = this.encode(publication, key, member)
+      const encoded = this.encode(publication, member)
       if (!(encoded instanceof Uint8Array)) return undefined
       frames.push(encoded)
     }
-    return [this.joined(frames)]
+    if (frames.length === 1) return [frames[0]!]
+    const bytes = this.natives.allocate(frames.reduce((size, frame) => size + frame.length, 0))
+    let offset = 0
+    for (const frame of frames) {
+      bytes.set(frame, offset)
+      offset += frame.length
+    }
+    return [bytes]
   }
 
   /** The publication as `member`'s extensions make it, once for all with the same key. */
-  private encode(publication: Publication, key: string, member: FramedConnection): Encoded {
+  private encode(publication: Publication, member: Sharing): Encoded {
+    if (member.agreed.length === 0) return publication.frame
+    const key = member.sharedKey
     publication.encoded ??= new Map()
     const before = publication.encoded.get(key)
     if (before !== undefined) return before
@@ -241,7 +254,8 @@ export class Room implements Broadcast, Flush.Flushable {
     this.pipelines.set(key, idle)
     const pipeline = idle.pop() ?? Extension.open(member.agreed, { role: "server" })!
     const framed = (result: Extension.Encoded | Violation): Uint8Array | undefined => {
-      idle.push(pipeline)
+      if (this.pipelines.get(key) === idle) idle.push(pipeline)
+      else pipeline.close()
       return "rule" in result ? undefined : frame(this.natives, opcode, result.payload, result.rsv)
     }
     let now: Encoded = publication.frame
@@ -258,11 +272,9 @@ export class Room implements Broadcast, Flush.Flushable {
     return now
   }
 
-  /** What `member`'s extensions need of its own, or not yet: whether it was taken care of. */
-  private deliverEncoded(member: FramedConnection, publication: Publication): boolean {
-    const key = member.encodeKey
-    if (key === undefined) return false
-    const encoded = this.encode(publication, key, member)
+  /** Hands on what others get too, now or in its place; `false` when `member` has to send the message itself. */
+  private deliverShared(member: Sharing, publication: Publication): boolean {
+    const encoded = this.encode(publication, member)
     if (encoded === "failed") return false
     if (encoded instanceof Uint8Array) {
       member.writeEncoded(encoded)
@@ -278,31 +290,12 @@ export class Room implements Broadcast, Flush.Flushable {
     return true
   }
 
-  private concat(publications: ReadonlyArray<Publication>): Uint8Array {
-    return this.joined(publications.map(({ frame }) => frame))
-  }
-
-  private joined(frames: ReadonlyArray<Uint8Array>): Uint8Array {
-    if (frames.length === 1) return frames[0]!
-    const bytes = this.natives.allocate(frames.reduce((size, frame) => size + frame.length, 0))
-    let offset = 0
-    for (const frame of frames) {
-      bytes.set(frame, offset)
-      offset += frame.length
-    }
-    return bytes
-  }
-
   /** One by one, for members that are left out of some, do not keep up, or need frames of their own (masked, compressed, of a draft). */
   private deliver(member: BaseConnection, publications: ReadonlyArray<Publication>): void {
     for (const publication of publications) {
-      const { except, frame, message } = publication
-      if ((except as unknown) === member || !member.unsafeIsOpen()) continue
-      if (this.slow === "wait" || member.unsafeBufferedBytes() + frame.length <= this.allowance) {
-        if (!(member instanceof FramedConnection) || member.role === "client" || member.textOnly) {
-          member.unsafeSend(message)
-        } else if (member.agreed.length === 0) member.writeEncoded(frame)
-        else if (!this.deliverEncoded(member, publication)) member.unsafeSend(message)
+      if ((publication.except as unknown) === member || !member.unsafeIsOpen()) continue
+      if (this.fits(member, publication.frame.length)) {
+        if (!shares(member) || !this.deliverShared(member, publication)) member.unsafeSend(publication.message)
       } else if (this.slow === "drop") this.droppedCount++
       else {
         this.disconnectedCount++
@@ -313,11 +306,11 @@ export class Room implements Broadcast, Flush.Flushable {
   }
 }
 
-const encodeText = (natives: Natives, text: string): Uint8Array => {
-  const bytes = natives.allocate(natives.textByteLength(text))
-  natives.writeText(text, bytes, 0)
-  return bytes
-}
+/** A member that gets the same frames as all others with its key. */
+type Sharing = FramedConnection & { readonly sharedKey: string }
+
+const shares = (member: BaseConnection): member is Sharing =>
+  member instanceof FramedConnection && member.sharedKey !== undefined
 
 const internal = (connection: Connection): BaseConnection => {
   if (connection instanceof BaseConnection) return connection

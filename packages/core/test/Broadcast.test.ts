@@ -2,6 +2,7 @@
 
 import { assert, describe, it } from "@effect/vitest"
 import { Broadcast, type Connection, type Message, TestTransport } from "@effect-ws/core"
+import { Extension, Rule } from "@effect-ws/core/engine"
 import { Cause, Chunk, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 
 /** A member, and the other end of its connection. */
@@ -169,6 +170,155 @@ describe("members", () => {
       assert.include(Cause.pretty(defect), "connections of this library")
     })
   )
+})
+
+describe("members with extensions", () => {
+  /** Sends messages backwards, large ones in a later turn; `encoded` gets what the server encodes. */
+  const turning = (
+    encodeKey: string | undefined,
+    encoded: Array<string>,
+    { fails = false }: { readonly fails?: boolean } = {}
+  ): Extension.Extension => {
+    const session: Extension.Session = {
+      encodeKey,
+      encode: ({ payload }, done) => {
+        encoded.push(new TextDecoder().decode(payload))
+        const result = fails ? Rule.violation("ExtensionFailure") : { payload: payload.slice().reverse(), rsv: 0 }
+        if (payload.length < large.length) return result
+        setImmediate(() => done(result))
+        return undefined
+      },
+      decode: ({ payload }) => payload.slice().reverse()
+    }
+    const open = () => session
+    return { name: "x-turn", rsv: 0, offer: () => [[]], accept: () => open, negotiate: () => ({ params: [], open }) }
+  }
+  const memberWith = (extension: Extension.Extension) => {
+    const offered = Extension.offer([extension])
+    const agreed = Extension.negotiate([extension], offered)
+    const accepted = Extension.accept(offered, agreed) as ReadonlyArray<Extension.Agreed>
+    return memberOf({ client: { extensions: accepted }, server: { extensions: agreed } })
+  }
+  const large = "large ".repeat(100)
+  const messages = ["small", large, "after", large, "last"]
+
+  // The members' keys, and how often a message is encoded for all: as often as there are keys, and once for each without one.
+  const rows: ReadonlyArray<readonly [name: string, keys: ReadonlyArray<string | undefined>, times: number]> = [
+    ["equal parameters", ["a", "a", "a", "a"], 1],
+    ["two kinds of parameters", ["a", "b", "a", "b"], 2],
+    ["sessions that keep state", [undefined, undefined, undefined, undefined], 4],
+    ["some of each, and one without", ["a", undefined, "a", "plain"], 2]
+  ]
+  for (const [name, keys, times] of rows) {
+    const joined = Effect.gen(function* () {
+      const room = yield* Broadcast.make()
+      const encoded: Array<string> = []
+      const members = yield* Effect.forEach(keys, (key) =>
+        key === "plain" ? memberOf() : memberWith(turning(key, encoded))
+      )
+      for (const { member } of members) yield* room.join(member)
+      return { room, members, encoded }
+    })
+
+    it.scoped(`${name}: encodes each message ${times} times, and large ones keep their place`, () =>
+      Effect.gen(function* () {
+        const { encoded, members, room } = yield* joined
+        // In one turn, then one a turn
+        yield* publishAll(room, messages)
+        for (const { peer } of members) assert.deepStrictEqual(yield* take(peer, messages.length), messages)
+        assert.strictEqual(encoded.length, times * messages.length)
+        for (const message of messages) {
+          encoded.length = 0
+          yield* room.publish(message)
+          for (const { peer } of members) assert.strictEqual(yield* peer.take, message)
+          assert.deepStrictEqual(encoded, Array<string>(times).fill(message))
+        }
+      })
+    )
+
+    it.scoped(`${name}: except one`, () =>
+      Effect.gen(function* () {
+        const { encoded, members, room } = yield* joined
+        for (const { member } of members) {
+          encoded.length = 0
+          yield* room.publish("1")
+          yield* room.publish(large, { except: member })
+          yield* room.publish("not you", { except: member })
+          yield* room.publish("2")
+          for (const one of members) {
+            const expected = one.member === member ? ["1", "2"] : ["1", large, "not you", "2"]
+            assert.deepStrictEqual(yield* take(one.peer, expected.length), expected)
+          }
+          const others = keys.filter((key, i) => key !== "plain" && members[i]!.member !== member)
+          const each = others.filter((key) => key === undefined).length
+          const once = new Set(others.filter((key) => key !== undefined)).size
+          for (const [message, count] of [
+            ["1", times],
+            [large, once + each],
+            ["not you", once + each]
+          ]) {
+            assert.strictEqual(encoded.filter((one) => one === message).length, count)
+          }
+        }
+      })
+    )
+  }
+
+  for (const [name, message] of [
+    ["idle", "small"],
+    ["at work", large]
+  ] as const) {
+    it.effect(`what encodes for all is closed with the last member, when it is ${name}`, () =>
+      Effect.gen(function* () {
+        const room = yield* Broadcast.make()
+        const sessions = { opened: 0, closed: 0 }
+        const counted = (agreed: Extension.Extension): Extension.Extension => ({
+          ...agreed,
+          negotiate: (offer) => {
+            const negotiated = agreed.negotiate(offer)
+            if (negotiated === undefined) return undefined
+            const open: Extension.Agreed["open"] = (context) => {
+              sessions.opened++
+              return { ...negotiated.open(context), close: () => void sessions.closed++ }
+            }
+            return { ...negotiated, open }
+          }
+        })
+        for (let round = 1; round <= 3; round++) {
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { member, peer } = yield* memberWith(counted(turning("a", [])))
+              yield* Effect.scoped(Effect.zipRight(room.join(member), room.publish(message)))
+              assert.strictEqual(yield* peer.take, message)
+            })
+          )
+          // The member's own and that of the room.
+          assert.deepStrictEqual(sessions, { opened: 2 * round, closed: 2 * round })
+        }
+      })
+    )
+  }
+
+  for (const [name, message] of [
+    ["at once", "small"],
+    ["later", large]
+  ] as const) {
+    it.scoped(`an extension that fails ${name} closes its members with 1011, and no other`, () =>
+      Effect.gen(function* () {
+        const room = yield* Broadcast.make()
+        const plain = yield* memberOf()
+        const failing = yield* Effect.replicateEffect(memberWith(turning("a", [], { fails: true })), 2)
+        for (const { member } of [plain, ...failing]) yield* room.join(member)
+        yield* room.publish(message)
+        for (const { peer } of failing) {
+          yield* Effect.flip(peer.take)
+          assert.strictEqual((yield* peer.closed).code, 1011)
+        }
+        yield* room.publish("goes on")
+        assert.deepStrictEqual(yield* take(plain.peer, 2), [message, "goes on"])
+      })
+    )
+  }
 })
 
 describe("a member that does not keep up", () => {

@@ -8,7 +8,6 @@ import {
   WebSocketContract,
   WebSocketError
 } from "@effect-ws/core"
-import { Handshake } from "@effect-ws/core/engine"
 import {
   Chunk,
   Deferred,
@@ -25,10 +24,9 @@ import {
   SubscriptionRef,
   TestClock
 } from "effect"
+import { latin1, onRequest, switching } from "./rawServer.js"
 
 // ---- a server in memory ----------------------------------------------------------------------------------------------------
-
-const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0))
 
 /** One line that the client opened, with the server's connection on it. */
 interface Line {
@@ -63,31 +61,18 @@ const serve = (
         const [near, far] = yield* TestTransport.pair(options)
         const attempt = ++dials
         yield* Effect.addFinalizer(() => Effect.sync(() => near.abort()))
-        let request = ""
-        far.open({
-          onData: (chunk) => {
-            request += String.fromCharCode(...chunk)
-            if (!request.endsWith("\r\n\r\n")) return
-            requests.push(request)
-            const what = answer(attempt)
-            if (what === "never") return
-            if (what !== "accept") {
-              far.write([latin1(`HTTP/1.1 ${what}\r\nContent-Length: 0\r\n\r\n`)])
-              return
-            }
-            const key = /^sec-websocket-key: (.*)\r$/im.exec(request)![1]!
-            far.write([
-              latin1(
-                `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${Handshake.acceptKey(key)}\r\n\r\n`
-              )
-            ])
-            const server = Connection.make(far, { ...serverOptions, heartbeat: false, role: "server" })
-            const line = Effect.map(Scope.extend(server, scope), (server) => ({ request, server, end: far }))
-            Effect.runSync(Effect.flatMap(line, (line) => Queue.offer(lines, line)))
-          },
-          onDrain: () => {},
-          onEnd: () => far.end(),
-          onClose: () => {}
+        onRequest(far, (request) => {
+          requests.push(request)
+          const what = answer(attempt)
+          if (what === "never") return
+          if (what !== "accept") {
+            far.write([latin1(`HTTP/1.1 ${what}\r\nContent-Length: 0\r\n\r\n`)])
+            return
+          }
+          far.write([switching(request)])
+          const server = Connection.make(far, { ...serverOptions, heartbeat: false, role: "server" })
+          const line = Effect.map(Scope.extend(server, scope), (server) => ({ request, server, end: far }))
+          Effect.runSync(Effect.flatMap(line, (line) => Queue.offer(lines, line)))
         })
         return near
       })
@@ -100,15 +85,16 @@ const settle = Effect.promise(async () => {
   for (let i = 0; i < 8; i++) await new Promise<void>((resume) => setImmediate(resume))
 })
 
-type Any = Reconnecting.Reconnecting<any, any, any>
-
 const statusOf = <E>(client: { readonly status: SubscriptionRef.SubscriptionRef<Reconnecting.Status<E>> }) =>
   SubscriptionRef.get(client.status)
 
 /** Waits for a status. */
-const until = (client: Any, tag: Reconnecting.Status<unknown>["_tag"]) =>
+const until = <E, Tag extends Reconnecting.Status<E>["_tag"]>(
+  client: { readonly status: SubscriptionRef.SubscriptionRef<Reconnecting.Status<E>> },
+  tag: Tag
+) =>
   client.status.changes.pipe(
-    Stream.filter((status) => status._tag === tag),
+    Stream.filter((status): status is Extract<Reconnecting.Status<E>, { readonly _tag: Tag }> => status._tag === tag),
     Stream.runHead,
     Effect.map(Option.getOrThrow)
   )
@@ -315,7 +301,7 @@ describe("what is retried", () => {
       const waiting = yield* Effect.fork(until(client, "Waiting"))
       yield* settle
       yield* TestClock.adjust("3 seconds")
-      assert.deepInclude(((yield* Fiber.join(waiting)) as any).cause, { _tag: "HandshakeError", reason: "Timeout" })
+      assert.deepInclude((yield* Fiber.join(waiting)).cause, { _tag: "HandshakeError", reason: "Timeout" })
       const unsendable = yield* open(server, { headers: { "bad header": "x" } })
       assert.deepInclude(yield* Effect.flip(Stream.runDrain(unsendable.messages)), { phase: "Request" })
     })
@@ -548,18 +534,18 @@ describe("attempts", () => {
       })
       yield* client.send("queued")
       yield* Queue.take(server.lines)
-      assert.deepInclude(((yield* until(client, "Waiting")) as any).cause, { detail: "own" })
+      assert.deepInclude((yield* until(client, "Waiting")).cause, { detail: "own" })
       yield* TestClock.adjust("1 second")
       yield* Queue.take(server.lines)
       yield* settle
       const late = yield* Effect.fork(until(client, "Waiting"))
       yield* settle
       yield* TestClock.adjust("2 seconds")
-      assert.deepInclude(((yield* Fiber.join(late)) as any).cause, { reason: "Timeout", phase: "Response" })
+      assert.deepInclude((yield* Fiber.join(late)).cause, { reason: "Timeout", phase: "Response" })
       yield* TestClock.adjust("1 second")
       const third = yield* Queue.take(server.lines)
       yield* third.end.cut
-      assert.deepInclude(((yield* until(client, "Waiting")) as any).cause, { _tag: "ConnectionClosed" })
+      assert.deepInclude((yield* until(client, "Waiting")).cause, { _tag: "ConnectionClosed" })
       yield* TestClock.adjust("1 second")
       const fourth = yield* Queue.take(server.lines)
       yield* fourth.server.sendAll(["hello", "first"])
@@ -736,7 +722,7 @@ describe("random cuts", () => {
           else {
             yield* client.messages.pipe(
               Stream.runForEachChunk((chunk) =>
-                Effect.sync(() => taken.push(...(Chunk.toReadonlyArray(chunk) as any)))
+                Effect.sync(() => taken.push(...(Chunk.toReadonlyArray(chunk) as ReadonlyArray<string>)))
               ),
               Effect.raceFirst(settle)
             )

@@ -1,32 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { TestTransport, type Transport, WebSocketError } from "@effect-ws/core"
+import { TestTransport, WebSocketError } from "@effect-ws/core"
 import { Effect, TestClock } from "effect"
 import * as Timers from "../src/internal/timers.js"
+import { bytes, Recorder } from "./recorder.js"
 
 const settle = Effect.promise(async () => {
   for (let i = 0; i < 4; i++) await new Promise<void>((resume) => setImmediate(resume))
 })
-
-/** Writes down what a transport says, one entry a call. */
-class Recorder implements Transport.Listener {
-  readonly events: Array<string> = []
-  readonly chunks: Array<Uint8Array> = []
-  error: WebSocketError.TransportError | undefined
-  onData(chunk: Uint8Array): void {
-    this.chunks.push(chunk)
-    this.events.push(`data ${chunk.join(",")}`)
-  }
-  onDrain(): void {
-    this.events.push("drain")
-  }
-  onEnd(): void {
-    this.events.push("end")
-  }
-  onClose(error: WebSocketError.TransportError | undefined): void {
-    this.error = error
-    this.events.push("close")
-  }
-}
 
 const make = (options?: TestTransport.Options) =>
   Effect.map(TestTransport.pair(options), ([left, right]) => {
@@ -35,8 +15,6 @@ const make = (options?: TestTransport.Options) =>
     right.open(atRight)
     return { left, right, atLeft, atRight }
   })
-
-const bytes = (...all: ReadonlyArray<number>) => Uint8Array.from(all)
 
 describe("chunking", () => {
   const rows: ReadonlyArray<readonly [string, TestTransport.Chunking | undefined, ReadonlyArray<string>]> = [

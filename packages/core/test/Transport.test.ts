@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Connection, TestTransport, Transport, type WebSocketError } from "@effect-ws/core"
+import { Connection, TestTransport, Transport } from "@effect-ws/core"
 import { Chunk, Deferred, Effect, Exit, Fiber, Queue, Ref, Scope, Stream } from "effect"
 import { connectionContract, failureOf } from "./contract/connectionContract.js"
+import { bytes, Recorder } from "./recorder.js"
 
 const settle = Effect.promise(async () => {
   for (let i = 0; i < 8; i++) await new Promise<void>((resume) => setImmediate(resume))
@@ -41,27 +42,6 @@ connectionContract("over Transport.fromEffect", (options) =>
     return { client, server }
   })
 )
-
-/** Writes down what a transport says. */
-class Recorder implements Transport.Listener {
-  readonly events: Array<string> = []
-  error: WebSocketError.TransportError | undefined
-  onData(chunk: Uint8Array): void {
-    this.events.push(`data ${chunk.join(",")}`)
-  }
-  onDrain(): void {
-    this.events.push("drain")
-  }
-  onEnd(): void {
-    this.events.push("end")
-  }
-  onClose(error: WebSocketError.TransportError | undefined): void {
-    this.error = error
-    this.events.push("close")
-  }
-}
-
-const bytes = (...all: ReadonlyArray<number>) => Uint8Array.from(all)
 
 describe("fromEffect", () => {
   it.scoped("reads, writes and ends in order; nothing is called from inside a call", () =>

@@ -1,11 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Connection, TestTransport, type Transport, WebSocketClient, type WebSocketError } from "@effect-ws/core"
-import { Handshake } from "@effect-ws/core/engine"
 import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, type Scope, Stream, TestClock } from "effect"
+import { header, latin1, onRequest, switching } from "./rawServer.js"
 
 // ---- a server that says what the test says --------------------------------------------------------------------------------
-
-const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0))
 
 type Reply =
   | string
@@ -15,46 +13,17 @@ type Reply =
 
 /** Reads a request's head, gives it to `answer` and does what that says; `undefined` says nothing. */
 const serve = (transport: Transport.Transport, answer: (request: string) => Reply | undefined): void => {
-  let request = ""
-  transport.open({
-    onData: (chunk) => {
-      if (request.endsWith("\r\n\r\n")) return
-      request += String.fromCharCode(...chunk)
-      if (!request.endsWith("\r\n\r\n")) return
-      const reply = answer(request)
-      if (reply === undefined) return
-      // Nothing is called from inside a call.
-      queueMicrotask(() => {
-        if (typeof reply === "object" && "abort" in reply) return transport.abort()
-        const bytes = typeof reply === "object" && "end" in reply ? reply.write : reply
-        transport.write([typeof bytes === "string" ? latin1(bytes) : bytes])
-        if (typeof reply === "object" && "end" in reply) transport.end()
-      })
-    },
-    onDrain: () => {},
-    onEnd: () => transport.end(),
-    onClose: () => {}
+  onRequest(transport, (request) => {
+    const reply = answer(request)
+    if (reply === undefined) return
+    // Nothing is called from inside a call.
+    queueMicrotask(() => {
+      if (typeof reply === "object" && "abort" in reply) return transport.abort()
+      const bytes = typeof reply === "object" && "end" in reply ? reply.write : reply
+      transport.write([typeof bytes === "string" ? latin1(bytes) : bytes])
+      if (typeof reply === "object" && "end" in reply) transport.end()
+    })
   })
-}
-
-const header = (request: string, name: string): string | undefined =>
-  new RegExp(`^${name}: (.*)\r$`, "im").exec(request)?.[1]
-
-/** A 101 as it should be, with `change` made to its headers (`undefined` leaves one out) and `after` behind it. */
-const switching = (
-  request: string,
-  change: Record<string, string | undefined> = {},
-  after: Uint8Array = new Uint8Array(0),
-  status = "HTTP/1.1 101 Switching Protocols"
-): Uint8Array => {
-  const headers: Record<string, string | undefined> = {
-    Upgrade: "websocket",
-    Connection: "Upgrade",
-    "Sec-WebSocket-Accept": Handshake.acceptKey(header(request, "sec-websocket-key")!),
-    ...change
-  }
-  const lines = Object.entries(headers).flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}`]))
-  return Uint8Array.from([...latin1(`${[status, ...lines].join("\r\n")}\r\n\r\n`), ...after])
 }
 
 interface Line {

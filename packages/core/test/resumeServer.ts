@@ -1,9 +1,7 @@
 /** A server of resumable sessions in memory, and a client's way to it over lines that are cut. */
 import { Connection, Resume, TestTransport, WebSocketClient } from "@effect-ws/core"
-import { Handshake } from "@effect-ws/core/engine"
 import { Effect, Fiber, Runtime } from "effect"
-
-const latin1 = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0))
+import { onRequest, switching } from "./rawServer.js"
 
 export interface Line {
   readonly server: Connection.Connection
@@ -70,22 +68,9 @@ export const serveResumed = <E, R>(resume: Resume.Resume<R>, options: Options<E>
       Effect.gen(function* () {
         const [near, far] = yield* pair
         yield* Effect.addFinalizer(() => Effect.sync(() => near.abort()))
-        let request = ""
-        far.open({
-          onData: (chunk) => {
-            request += String.fromCharCode(...chunk)
-            if (!request.endsWith("\r\n\r\n")) return
-            const key = /^sec-websocket-key: (.*)\r$/im.exec(request)![1]!
-            far.write([
-              latin1(
-                `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${Handshake.acceptKey(key)}\r\n\r\n`
-              )
-            ])
-            begin(far)
-          },
-          onDrain: () => {},
-          onEnd: () => far.end(),
-          onClose: () => {}
+        onRequest(far, (request) => {
+          far.write([switching(request)])
+          begin(far)
         })
         return near
       })

@@ -216,12 +216,14 @@ class Session implements Engine.Extension.Session {
     done: (result: Engine.Extension.Encoded) => void
   ): Engine.Extension.Encoded | undefined {
     this.compressor ??= this.newCompressor()
+    const result = this.compressor.deflate(payload, (result) => done(this.encoded(payload, compress, result)))
+    return result === undefined ? undefined : this.encoded(payload, compress, result)
+  }
+
+  private encoded(payload: Uint8Array, compress: boolean | undefined, result: Uint8Array): Engine.Extension.Encoded {
     // A message that grew is better sent as it is, if no later one refers to it and nobody wants it compressed.
     const mayStay = !this.outgoing.contextTakeover && compress !== true && this.settings.threshold > 0
-    const encoded = (result: Uint8Array): Engine.Extension.Encoded =>
-      mayStay && result.length >= payload.length ? { payload, rsv: 0 } : { payload: result, rsv: rsv1 }
-    const result = this.compressor.deflate(payload, (result) => done(encoded(result)))
-    return result === undefined ? undefined : encoded(result)
+    return mayStay && result.length >= payload.length ? { payload, rsv: 0 } : { payload: result, rsv: rsv1 }
   }
 
   decode(
@@ -230,9 +232,8 @@ class Session implements Engine.Extension.Session {
   ): Uint8Array | Engine.Rule.Violation | undefined {
     if ((rsv & rsv1) === 0) return payload
     this.decompressor ??= this.newDecompressor()
-    const decoded = (result: Uint8Array | Failure) => (typeof result === "string" ? broken(result, maxBytes) : result)
-    const result = this.decompressor.inflate(payload, maxBytes, (result) => done(decoded(result)))
-    return result === undefined ? undefined : decoded(result)
+    const result = this.decompressor.inflate(payload, maxBytes, (result) => done(decoded(result, maxBytes)))
+    return result === undefined ? undefined : decoded(result, maxBytes)
   }
 
   private newCompressor(): Compressor {
@@ -257,7 +258,9 @@ class Session implements Engine.Extension.Session {
   }
 }
 
-const broken = (failure: Failure, maxBytes: number): Engine.Rule.Violation =>
-  failure === "too big"
+const decoded = (result: Uint8Array | Failure, maxBytes: number): Uint8Array | Engine.Rule.Violation => {
+  if (typeof result !== "string") return result
+  return result === "too big"
     ? Rule.violation("MessageTooBig", `more than ${maxBytes} bytes when decompressed`)
     : Rule.violation("ExtensionData", "not DEFLATE")
+}

@@ -5,7 +5,7 @@
 import type { ByteWriter } from "./byteWriter.js"
 import type { Encoded, Pipeline } from "./Extension.js"
 import { inlineBytes, writeFrame } from "./FrameEncoder.js"
-import { copyOf } from "./Natives.js"
+import { copyOf, encodeText } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import type { Message } from "./Protocol.js"
 import type { Violation } from "./Rule.js"
@@ -145,11 +145,7 @@ export class ExtendedOutput {
   }
 
   private bytesOf(message: Message): Uint8Array {
-    if (typeof message !== "string") return message
-    const { natives } = this.output
-    const bytes = natives.allocate(natives.textByteLength(message))
-    natives.writeText(message, bytes, 0)
-    return bytes
+    return typeof message === "string" ? encodeText(this.output.natives, message) : message
   }
 
   /** Sends a message through the extensions; `false` when the result comes later. */

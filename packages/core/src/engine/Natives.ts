@@ -69,6 +69,13 @@ export const copyOf = (natives: Natives, bytes: Uint8Array): Uint8Array<ArrayBuf
   return copy
 }
 
+/** `text` as UTF-8 (lone surrogates as U+FFFD) in memory of its own. @since 0.1.0 */
+export const encodeText = (natives: Natives, text: string): Uint8Array<ArrayBuffer> => {
+  const bytes = natives.allocate(natives.textByteLength(text))
+  natives.writeText(text, bytes, 0)
+  return bytes
+}
+
 /** `bytes.subarray` for any subclass, as a plain `Uint8Array` (Buffer's own subarray is several times slower). @since 0.1.0 */
 export const view = (bytes: Uint8Array, start: number, end: number): Uint8Array<ArrayBuffer> =>
   new Uint8Array(bytes.buffer as ArrayBuffer, bytes.byteOffset + start, end - start)

@@ -7,6 +7,7 @@
  */
 import { ByteWriter, portableSlab, type Slab } from "./byteWriter.js"
 import * as CloseCode from "./CloseCode.js"
+import { failure, lost } from "./closeInfo.js"
 import { ExtendedOutput } from "./ExtendedOutput.js"
 import type { Pipeline } from "./Extension.js"
 import { type ControlFrame, type ExtendedMessage, FrameDecoder, type Item } from "./FrameDecoder.js"
@@ -122,7 +123,6 @@ export class Protocol {
   private decoding = 0
   /** The end, once all is sent that was to be sent before. */
   private afterOutput: CloseFrame | undefined
-  private closeWaits = false
   /** The peer ended its side of the transport while `afterOutput` waits. */
   private inputEnded = false
 
@@ -332,17 +332,9 @@ export class Protocol {
     const sent = this.state._tag === "Closing" ? this.state.sent : undefined
     const pending = this.state._tag === "Ending" ? this.state.pending : this.afterOutput
     if (pending !== undefined && "rule" in pending) return [this.finish(failure(pending, undefined))]
-    return [
-      this.finish({
-        code: pending === undefined ? CloseCode.abnormal : (pending.code ?? CloseCode.noCode),
-        reason: pending?.reason ?? "",
-        clean: false,
-        initiator: sent !== undefined ? "local" : pending !== undefined ? "remote" : "transport",
-        sent,
-        received: pending,
-        violation: undefined
-      })
-    ]
+    const ending = pending && { code: pending.code ?? CloseCode.noCode, reason: pending.reason, received: pending }
+    const initiator = sent !== undefined ? "local" : pending !== undefined ? "remote" : "transport"
+    return [this.finish({ ...lost, ...ending, initiator, sent })]
   }
 
   private decode(maxMessages: number, maxBytes: number): ReadonlyArray<Action> {
@@ -381,10 +373,11 @@ export class Protocol {
     let bytes = 0
     let count = 0
     const items: Array<Item> = []
+    // Without a budget this only finds out whether there is input left.
+    const step = maxMessages > 0 && maxBytes > 0 ? 1 : 0
     do {
       items.length = 0
-      // With nothing left of the budget this only finds out whether there is input left.
-      this.decoder.decode(items, count < maxMessages && bytes < maxBytes ? 1 : 0, Number.POSITIVE_INFINITY)
+      this.decoder.decode(items, step, Number.POSITIVE_INFINITY)
       for (let i = 0; i < items.length && this.state._tag !== "Closed"; i++) {
         const item = items[i]!
         let result: Message | Violation | ControlFrame | undefined
@@ -472,12 +465,8 @@ export class Protocol {
 
   /** Our close frame leaves behind what was sent before it. */
   private sendClose(frame: CloseFrame): void {
-    if (this.extended === undefined) return this.writeClose(frame)
-    this.closeWaits = true
-    this.extended.sendLast(() => {
-      this.closeWaits = false
-      this.writeClose(frame)
-    })
+    if (this.extended === undefined) this.writeClose(frame)
+    else this.extended.sendLast(() => this.writeClose(frame))
   }
 
   private control({ opcode, payload }: ControlFrame, actions: Array<Action>): void {
@@ -545,7 +534,8 @@ export class Protocol {
     if (this.state._tag === "Closed") return
     const began = this.state._tag === "Closing" ? this.state.sent : undefined
     const sent = began ?? { code: broken.code, reason: truncate(describe(broken), CloseCode.maxReasonBytes) }
-    if (began === undefined || this.closeWaits) this.writeClose(sent)
+    // Ours may wait behind what waits for an extension.
+    if (began === undefined || this.extended?.isIdle === false) this.writeClose(sent)
     this.decoder.stop()
     actions.push(
       this.finish(failure(broken, sent)),
@@ -589,16 +579,6 @@ export class Protocol {
     return this.randomKey === undefined ? undefined : this.randomKey()
   }
 }
-
-const failure = (broken: Violation, sent: CloseFrame | undefined): CloseInfo => ({
-  code: broken.code,
-  reason: describe(broken),
-  clean: false,
-  initiator: "local",
-  sent,
-  received: undefined,
-  violation: broken
-})
 
 /** §5.5.1, §7.1.5 and §7.1.6. */
 const decodeClose = (payload: Uint8Array, natives: Natives): CloseFrame | Violation => {

@@ -10,8 +10,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Schedule from "effect/Schedule"
 import type { Slab } from "../engine/byteWriter.js"
-import * as CloseCode from "../engine/CloseCode.js"
 import type { ConnectionProtocol } from "../engine/ConnectionProtocol.js"
+import { lost } from "../engine/closeInfo.js"
 import { HixieProtocol } from "../engine/drafts/HixieProtocol.js"
 import * as Extension from "../engine/Extension.js"
 import type { Version } from "../engine/Handshake.js"
@@ -210,17 +210,23 @@ export class FramedConnection extends BaseConnection implements Listener {
   // ---- from the consumer -----------------------------------------------------------------------------------------------------
 
   protected decodeMore(): void {
+    this.decodeHeld(Number.POSITIVE_INFINITY)
+    if (this.protocol.output.size > 0) this.wrote()
+  }
+
+  /** Decodes what is held back, until so many messages are queued if the consumer does not wait. */
+  private decodeHeld(maxQueuedMessages: number): void {
     while (this.hasHeld && !this.protocol.busy) {
+      const messages = this.consumerWaits ? Number.POSITIVE_INFINITY : maxQueuedMessages - this.queuedMessages
       const bytes = this.decodableBytes
-      if (bytes <= 0) break
-      if (this.protocol.paused) this.perform(this.protocol.resume(Number.POSITIVE_INFINITY, bytes))
+      if (messages <= 0 || bytes <= 0) break
+      if (this.protocol.paused) this.perform(this.protocol.resume(messages, bytes))
       else {
         const chunk = this.held!.shift()!
         if (this.held!.length === 0) this.held = undefined
-        if (this.info === undefined) this.perform(this.protocol.receive(chunk, Number.POSITIVE_INFINITY, bytes))
+        if (this.info === undefined) this.perform(this.protocol.receive(chunk, messages, bytes))
       }
     }
-    if (this.protocol.output.size > 0) this.wrote()
   }
 
   /** Whether input is there that was not decoded. */
@@ -242,21 +248,9 @@ export class FramedConnection extends BaseConnection implements Listener {
   /** An extension finished something. */
   private extensionProgressed(actions: ReadonlyArray<Action>): void {
     this.perform(actions)
-    const { protocol } = this
-    const { maxQueuedBytes, maxQueuedMessages } = protocol.limits
-    while (this.hasHeld && !protocol.busy) {
-      if (this.consumerWaits) this.decodeMore()
-      else if (this.queuedMessages >= maxQueuedMessages || this.queuedBytes >= maxQueuedBytes) break
-      else if (protocol.paused) {
-        this.perform(protocol.resume(maxQueuedMessages - this.queuedMessages, maxQueuedBytes - this.queuedBytes))
-      } else {
-        const chunk = this.held!.shift()!
-        if (this.held!.length === 0) this.held = undefined
-        this.receive(chunk)
-      }
-    }
+    this.decodeHeld(this.protocol.limits.maxQueuedMessages)
     if (!this.endAfterInput() && !this.isBehind) this.resumeReading()
-    if (protocol.output.size > 0) this.wrote()
+    if (this.protocol.output.size > 0) this.wrote()
     else this.wakeSenders()
   }
 
@@ -361,9 +355,10 @@ export class FramedConnection extends BaseConnection implements Listener {
     return this.protocol.output.size + this.protocol.waitingBytes + this.transport.bufferedBytes()
   }
 
-  /** See `Extension.Pipeline`. */
-  get encodeKey(): string | undefined {
-    return this.protocol.encodeKey
+  /** Connections with the same key may get the same frames: `""` without extensions, `undefined` when they need their own. */
+  get sharedKey(): string | undefined {
+    if (this.role === "client" || this.textOnly) return undefined
+    return this.isExtended ? this.protocol.encodeKey : ""
   }
 
   /** Keeps a place for frames that come later, if messages of this connection pass through extensions. */
@@ -509,18 +504,7 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   private peerIsDead(timeoutMillis: number): void {
     if (this.info !== undefined) return
-    this.finish(
-      {
-        code: CloseCode.abnormal,
-        reason: "",
-        clean: false,
-        initiator: "transport",
-        sent: undefined,
-        received: undefined,
-        violation: undefined
-      },
-      new HeartbeatTimeout({ timeout: Duration.millis(timeoutMillis) })
-    )
+    this.finish(lost, new HeartbeatTimeout({ timeout: Duration.millis(timeoutMillis) }))
     this.cut()
   }
 

@@ -14,13 +14,13 @@ import * as Exit from "effect/Exit"
 import type * as Stream from "effect/Stream"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import { lost } from "../engine/closeInfo.js"
 import type { CloseFrame, CloseInfo, Role } from "../engine/Protocol.js"
 import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, ResumeGap, ResumeViolation } from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
 import { collect } from "./collect.js"
 import type { Settings } from "./FramedConnection.js"
-import { lost } from "./lost.js"
 import { type Fit, type Position, ResumeSession, type Snapshot, type StoreLimits, sizeOf } from "./resumeSession.js"
 import * as Wire from "./resumeWire.js"
 import * as Timers from "./timers.js"
@@ -44,6 +44,12 @@ export interface Journal {
   readonly save: (state: Saved, messages: ReadonlyArray<Message>) => Effect.Effect<void, unknown>
   readonly remove: Effect.Effect<void>
 }
+
+/** The journal of a new session; none if its store fails, which the session goes on without. */
+export const journalOrNone = (create: Effect.Effect<Journal, unknown>): Effect.Effect<Journal | undefined> =>
+  Effect.catchAllCause(create, (cause) =>
+    Effect.as(Effect.logError("the store of a resumable session failed, it goes on without", cause), undefined)
+  )
 
 /** Whom a session tells what becomes of it. */
 export interface Keeper {

@@ -9,7 +9,13 @@ import * as ConnectionModule from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { type ConnectionError, HandshakeError, type ResumeGap, ResumeViolation } from "../WebSocketError.js"
 import type { BaseConnection } from "./BaseConnection.js"
-import { type Journal, type Keeper, ResumedConnection, type ResumeSettings } from "./ResumedConnection.js"
+import {
+  type Journal,
+  journalOrNone,
+  type Keeper,
+  ResumedConnection,
+  type ResumeSettings
+} from "./ResumedConnection.js"
 import type { Found, Journals } from "./resumeJournal.js"
 import * as Wire from "./resumeWire.js"
 
@@ -172,10 +178,9 @@ class Client implements ResumeClient, Keeper {
 
   private journal(id: string): Effect.Effect<Journal | undefined> {
     const { journals } = this
-    if (journals === undefined) return Effect.succeed(undefined)
-    return Effect.catchAllCause(Effect.zipLeft(journals.create(id, ""), journals.setCurrent(id)), (cause) =>
-      Effect.as(Effect.logError("the store of a resumable session failed, it goes on without", cause), undefined)
-    )
+    return journals === undefined
+      ? Effect.succeed(undefined)
+      : journalOrNone(Effect.zipLeft(journals.create(id, ""), journals.setCurrent(id)))
   }
 
   private connection(

@@ -14,7 +14,13 @@ import * as ConnectionModule from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
 import { ConnectionClosed, ResumeViolation } from "../WebSocketError.js"
 import { BaseConnection } from "./BaseConnection.js"
-import { type Journal, type Keeper, ResumedConnection, type ResumeSettings } from "./ResumedConnection.js"
+import {
+  type Journal,
+  journalOrNone,
+  type Keeper,
+  ResumedConnection,
+  type ResumeSettings
+} from "./ResumedConnection.js"
 import type { Found, Journals } from "./resumeJournal.js"
 import { ResumeSession } from "./resumeSession.js"
 import * as Wire from "./resumeWire.js"
@@ -174,15 +180,8 @@ export class Sessions implements Keeper {
   ): Effect.Effect<{ readonly entry: Entry; readonly isNew: boolean; readonly status: Wire.Welcome["status"] }> {
     if (typeof found === "string") {
       const id = newId()
-      const journal: Effect.Effect<Journal | undefined> =
-        this.journals === undefined
-          ? Effect.succeed(undefined)
-          : Effect.catchAllCause(this.journals.create(id, binding), (cause) =>
-              Effect.as(
-                Effect.logError("the store of a resumable session failed, it goes on without", cause),
-                undefined
-              )
-            )
+      const { journals } = this
+      const journal = journals === undefined ? Effect.succeed(undefined) : journalOrNone(journals.create(id, binding))
       return Effect.map(journal, (journal) => ({
         entry: this.add(id, physical, binding, journal, undefined),
         isNew: true,

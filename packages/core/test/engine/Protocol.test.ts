@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
+import * as Extension from "../../src/engine/Extension.js"
 import * as FrameEncoder from "../../src/engine/FrameEncoder.js"
 import { portable } from "../../src/engine/Natives.js"
 import {
@@ -494,6 +495,49 @@ for (const role of roles) {
         ),
         { numRuns: 500 }
       )
+    })
+
+    describe("a broken rule while an extension delays what was sent", () => {
+      /** Finishes a message when asked to. */
+      const delayed = () => {
+        let finish = () => {}
+        const session: Extension.Session = {
+          encode: ({ payload }, done) => {
+            finish = () => done({ payload, rsv: 0 })
+            return undefined
+          },
+          decode: ({ payload }) => payload
+        }
+        const pipeline = Extension.open([{ name: "x", params: [], rsv: 0x40, open: () => session }], { role })
+        return { protocol: make(role, { pipeline }), finish: () => finish() }
+      }
+      const broken: FrameFields = { opcode: 3 }
+
+      it("our close frame overtakes what waits", () => {
+        const { finish, protocol } = delayed()
+        protocol.send("waits")
+        protocol.close(4000, "bye")
+        assert.strictEqual(protocol.output.size, 0)
+        const info = closedInfo(receive(protocol, broken))!
+        assert.strictEqual(info.violation?.rule, "ReservedOpcode")
+        assert.deepStrictEqual(info.sent, { code: 4000, reason: "bye" })
+        closeFrame(protocol, 4000, "bye")
+        finish()
+        assert.strictEqual(protocol.output.size, 0)
+      })
+
+      it("our close frame is not sent again when it left behind it", () => {
+        const { finish, protocol } = delayed()
+        protocol.send("waits")
+        protocol.close(4000, "bye")
+        finish()
+        assert.deepStrictEqual(
+          output(protocol).map(({ opcode }) => opcode),
+          [1, 8]
+        )
+        assert.strictEqual(closedInfo(receive(protocol, broken))!.violation?.rule, "ReservedOpcode")
+        assert.strictEqual(protocol.output.size, 0)
+      })
     })
 
     it("holds little when idle, and gives back what it held when it closes", () => {

@@ -9,10 +9,11 @@
 import { ByteWriter, portableSlab, type Slab } from "../byteWriter.js"
 import * as CloseCode from "../CloseCode.js"
 import type { ConnectionProtocol } from "../ConnectionProtocol.js"
+import { failure, lost } from "../closeInfo.js"
 import * as Limits from "../Limits.js"
 import { md5 } from "../md5.js"
 import type { Action, CloseFrame, CloseInfo, Message, State } from "../Protocol.js"
-import { describe, type Violation } from "../Rule.js"
+import type { Violation } from "../Rule.js"
 import { HixieDecoder, type Item } from "./HixieDecoder.js"
 
 /**
@@ -145,7 +146,7 @@ export class HixieProtocol implements ConnectionProtocol {
   close(): ReadonlyArray<Action> {
     if (this.state._tag === "Ending") return this.proceed()
     if (this.state._tag !== "Open") return noActions
-    if (this.sending || this.opening) return [this.finish(lost("local")), { _tag: "AbortTransport" }]
+    if (this.sending || this.opening) return [this.finish({ ...lost, initiator: "local" }), { _tag: "AbortTransport" }]
     this.state = { _tag: "Closing", sent: closeFrame }
     if (!this.hasClosingFrame) return [{ _tag: "EndTransport" }, { _tag: "StartCloseTimer" }]
     this.writeClose()
@@ -212,7 +213,7 @@ export class HixieProtocol implements ConnectionProtocol {
 
   private completeClose(initiator: "local" | "remote", actions: Array<Action>): void {
     if (this.sending) {
-      actions.push(this.finish(lost("remote")), { _tag: "AbortTransport" })
+      actions.push(this.finish({ ...lost, initiator: "remote" }), { _tag: "AbortTransport" })
       return
     }
     if (initiator === "remote") this.writeClose()
@@ -234,18 +235,7 @@ export class HixieProtocol implements ConnectionProtocol {
   private fail(broken: Violation, actions: Array<Action>): void {
     const began = this.state._tag === "Closing"
     if (!began && !this.sending) this.writeClose()
-    actions.push(
-      this.finish({
-        code: broken.code,
-        reason: describe(broken),
-        clean: false,
-        initiator: "local",
-        sent: closeFrame,
-        received: undefined,
-        violation: broken
-      }),
-      { _tag: "EndTransport" }
-    )
+    actions.push(this.finish(failure(broken, closeFrame)), { _tag: "EndTransport" })
     if (!began) actions.push({ _tag: "StartCloseTimer" })
   }
 
@@ -254,17 +244,14 @@ export class HixieProtocol implements ConnectionProtocol {
       case "Closed":
         return noActions
       case "Closing":
-        return [this.finish({ ...lost("local"), sent: closeFrame })]
+        return [this.finish({ ...lost, initiator: "local", sent: closeFrame })]
       case "Ending": {
         const { pending } = this.state
-        if (!("rule" in pending)) {
-          return [this.finish({ ...lost("remote"), code: CloseCode.noCode, received: closeFrame })]
-        }
-        const { code } = pending
-        return [this.finish({ ...lost("local"), code, reason: describe(pending), violation: pending })]
+        if ("rule" in pending) return [this.finish(failure(pending, undefined))]
+        return [this.finish({ ...lost, code: CloseCode.noCode, initiator: "remote", received: closeFrame })]
       }
       case "Open":
-        return [this.finish(lost("transport"))]
+        return [this.finish(lost)]
     }
   }
 
@@ -288,16 +275,6 @@ export class HixieProtocol implements ConnectionProtocol {
     if (this.hasClosingFrame) this.output.push(Uint8Array.of(0xff, 0))
   }
 }
-
-const lost = (initiator: CloseInfo["initiator"]): CloseInfo => ({
-  code: CloseCode.abnormal,
-  reason: "",
-  clean: false,
-  initiator,
-  sent: undefined,
-  received: undefined,
-  violation: undefined
-})
 
 /** The challenge of hixie-76 (§1.3): collects its last 8 bytes; all output waits behind the answer. */
 class Challenge {
