@@ -494,8 +494,11 @@ export class Inflater implements Decompressor {
     if (consumedTail < 0 || (consumedTail > 0 && consumedTail < tail.length)) return this.failed(context, "invalid")
     if (context.outputLength > maxBytes) return this.failed(context, "too big")
     const result = context.take(0)
-    if (!this.takeover) this.pool.release(context)
-    else if (consumedTail === 0) {
+    if (!this.takeover) {
+      // One that was renewed keeps the message as its dictionary, which `reset` would give to a stranger.
+      if (message.finalBlocks === 0) this.pool.release(context)
+      else context.close()
+    } else if (consumedTail === 0) {
       const own = Buffer.from(result)
       this.renewed(context, own)
       return own
