@@ -267,7 +267,8 @@ const start = <E, R>(server: Net.Server, options: Options, handler: Handler<E, R
       server.off("connection", opened)
       server.off(event, accept)
       for (const fiber of fibers) fiber.unsafeInterruptAsFork(FiberId.none)
-      return Effect.interruptible(Effect.timeoutOption(empty, options.drainTimeout ?? "5 seconds"))
+      // Interruptible inside of the timeout only: whoever closes the Scope may have been interrupted already.
+      return Effect.timeoutOption(Effect.interruptible(empty), options.drainTimeout ?? "5 seconds")
     }).pipe(
       Effect.ensuring(
         Effect.sync(() => {

@@ -485,6 +485,31 @@ describe("the end", () => {
     })
   )
 
+  it.scopedLive("of the server by interruption of its fiber waits for closing handshakes too", () =>
+    Effect.gen(function* () {
+      const listening = yield* Deferred.make<Listening>()
+      const serving = yield* Effect.fork(
+        Effect.scoped(
+          Effect.zipRight(
+            Effect.flatMap(listen(acceptEcho, { drainTimeout: "1 hour" }), (it) => Deferred.succeed(listening, it)),
+            Effect.never
+          )
+        )
+      )
+      const { port, sockets } = yield* Deferred.await(listening)
+      const client = yield* connect(port)
+      yield* client.upgrade("/")
+      const stopping = yield* Effect.fork(Fiber.interrupt(serving))
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
+      // The server is still there to read it: a socket that is gone would reset.
+      yield* client.sendClose(1001)
+      assert.strictEqual(yield* client.ended, "end")
+      yield* client.end
+      yield* Fiber.join(stopping)
+      yield* sockets(0)
+    })
+  )
+
   it.scopedLive("of the server cuts who does not answer, and whose handler can't be interrupted", () =>
     Effect.gen(function* () {
       const release = yield* Deferred.make<void>()
