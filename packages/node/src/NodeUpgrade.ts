@@ -293,7 +293,13 @@ class Dispatcher {
   private readonly onUpgrade = (request: Http.IncomingMessage, stream: Duplex, head: Buffer): void => {
     const path = request.url!.split("?", 1)[0]!
     for (const endpoint of this.endpoints) {
-      if (endpoint.takes(path)) return endpoint.upgrade(request, stream, head)
+      try {
+        if (!endpoint.takes(path)) continue
+      } catch (defect) {
+        guard(stream)
+        return endpoint.fail(stream, Cause.die(defect))
+      }
+      return endpoint.upgrade(request, stream, head)
     }
     if (this.server.listenerCount("upgrade") > 1) return
     guard(stream)
@@ -371,7 +377,7 @@ class Endpoint {
     })
   }
 
-  private fail(stream: Duplex, cause: Cause.Cause<Refusal>): void {
+  fail(stream: Duplex, cause: Cause.Cause<Refusal>): void {
     const failure = Cause.failureOrCause(cause)
     if (failure._tag === "Left") return answer(stream, failure.left)
     answer(stream, new Refusal({ status: 500 }))

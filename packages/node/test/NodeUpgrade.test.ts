@@ -52,6 +52,20 @@ describe("serve", () => {
     })
   )
 
+  it.scopedLive("a predicate of the path that throws is answered with 500 and logged; the process lives", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const logs: Array<LogLine> = []
+      yield* NodeUpgrade.serve(server, { path: (path) => decodeURIComponent(path) === "/ä" }, echo).pipe(
+        Effect.provide(logsTo(logs))
+      )
+      const client = yield* connect(port)
+      assert.strictEqual((yield* client.upgrade("/%")).status, 500)
+      assert.isTrue(logs.some(({ text }) => text.includes("URIError")))
+      assert.strictEqual((yield* Effect.flatMap(connect(port), (other) => other.upgrade("/%C3%A4"))).status, 101)
+    })
+  )
+
   it.scopedLive("leaves what it does not know to other listeners", () =>
     Effect.gen(function* () {
       const { port, server } = yield* plainServer
