@@ -259,7 +259,8 @@ const listen = (
   begins: Begins,
   handler: AnyHandler
 ): Effect.Effect<void, never, any> =>
-  Effect.flatMap(Effect.runtime<any>(), (runtime) =>
+  // A runtime keeps the region where it was taken; handlers are interruptible wherever the server is begun.
+  Effect.flatMap(Effect.interruptible(Effect.runtime<any>()), (runtime) =>
     Effect.acquireRelease(
       Effect.sync(() => {
         const endpoint = new Endpoint(options, begins, handler, runtime)

@@ -510,6 +510,18 @@ describe("the end", () => {
     })
   )
 
+  it.scopedLive("of a server that was begun in an uninterruptible region: its handlers can be interrupted", () =>
+    Effect.gen(function* () {
+      const { port, stop } = yield* Effect.uninterruptible(
+        listen((request) => Effect.zipRight(request.accept(), Effect.never), { drainTimeout: 100 })
+      )
+      const client = yield* connect(port)
+      yield* client.upgrade("/")
+      yield* Effect.fork(stop)
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
+    })
+  )
+
   it.scopedLive("of the server cuts who does not answer, and whose handler can't be interrupted", () =>
     Effect.gen(function* () {
       const release = yield* Deferred.make<void>()

@@ -253,6 +253,20 @@ describe("serve", () => {
     })
   )
 
+  it.scopedLive("begun in an uninterruptible region its handlers can be interrupted", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const scope = yield* Scope.make()
+      yield* NodeUpgrade.serve(server, { drainTimeout: 100 }, () => Effect.never).pipe(
+        Effect.uninterruptible,
+        Scope.extend(scope)
+      )
+      const client = yield* open(port, "/")
+      yield* Effect.fork(Scope.close(scope, Exit.void))
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
+    })
+  )
+
   it.scopedLive("leaving the Scope closes the connections with 1001 and stops; the server goes on", () =>
     Effect.gen(function* () {
       const { port, server } = yield* plainServer
