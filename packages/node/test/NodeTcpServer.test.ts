@@ -17,7 +17,8 @@ import {
   portOf,
   RawClient,
   type RawHeaders,
-  sampleAccept
+  sampleAccept,
+  sendsWhileAsked
 } from "./support.js"
 
 const echo = (socket: Connection.Connection) => Stream.run(socket.messages, socket.sink)
@@ -268,17 +269,7 @@ describe("a request", () => {
           acceptEcho(request)
         )
       )
-      const texts = Array.from({ length: 40 }, (_, i) => `${i} ${"x".repeat(10_000)}`)
-      const client = yield* connect(port)
-      yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
-      yield* Deferred.await(began)
-      const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
-      yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
-      yield* Deferred.succeed(decide, undefined)
-      assert.strictEqual((yield* client.answer).status, 101)
-      for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
-      yield* Fiber.join(sent)
-      yield* client.close()
+      yield* sendsWhileAsked(port, 40, began, decide)
     })
   )
 

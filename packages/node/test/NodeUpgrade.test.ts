@@ -12,13 +12,14 @@ import { WebSocket } from "ws"
 import {
   clientText,
   connect,
+  departures,
   handshake,
   type LogLine,
   logsTo,
   open,
   plainServer,
-  type RawClient,
   sampleAccept,
+  sendsWhileAsked,
   serve
 } from "./support.js"
 
@@ -171,14 +172,6 @@ describe("serve", () => {
     })
   )
 
-  const departures: ReadonlyArray<readonly [string, (client: RawClient) => Effect.Effect<void>]> = [
-    ["a reset", (client) => client.reset],
-    ["the end of its side", (client) => client.end],
-    [
-      "the end of its side after bytes that nobody takes",
-      (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
-    ]
-  ]
   for (const [what, leave] of departures) {
     it.scopedLive(`${what} by the client while accept decides interrupts it`, () =>
       Effect.gen(function* () {
@@ -213,17 +206,7 @@ describe("serve", () => {
         const decide = yield* Deferred.make<void>()
         const accept = () => Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(decide))
         yield* NodeUpgrade.serve(server, { accept }, echo)
-        const texts = Array.from({ length: count }, (_, i) => `${i} ${"x".repeat(10_000)}`)
-        const client = yield* connect(port)
-        yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
-        yield* Deferred.await(asked)
-        const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
-        yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
-        yield* Deferred.succeed(decide, undefined)
-        assert.strictEqual((yield* client.answer).status, 101)
-        for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
-        yield* Fiber.join(sent)
-        yield* client.close()
+        yield* sendsWhileAsked(port, count, asked, decide)
       })
     )
   }
