@@ -176,14 +176,12 @@ const bytesOf = (message: Message.Message): Buffer =>
 export const fromTransport = (transport: Transport.Transport): Duplex => new TransportDuplex(transport)
 
 class TransportDuplex extends Duplex implements Transport.Listener {
-  private readonly transport: Transport.Transport
   private gone = false
   private ended = false
   private waiting: Done | undefined
 
-  constructor(transport: Transport.Transport) {
+  constructor(private readonly transport: Transport.Transport) {
     super()
-    this.transport = transport
     transport.open(this)
     transport.pause()
   }

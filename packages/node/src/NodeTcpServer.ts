@@ -508,7 +508,8 @@ class TcpRequest implements Request {
         connectionGone: () => {
           const { fiber } = this
           if (fiber === undefined) return
-          const watchdog = Runtime.runFork(runtime)(late)
+          // The runtime is that of an uninterruptible region.
+          const watchdog = Runtime.runFork(runtime)(Effect.interruptible(late))
           fiber.addObserver(() => watchdog.unsafeInterruptAsFork(FiberId.none))
         }
       })

@@ -617,6 +617,32 @@ it.scopedLive("broken connections leave no fiber and no socket behind", () =>
   })
 )
 
+it.scopedLive("a handler that ends by itself soon after its connection leaves no watchdog behind", () =>
+  Effect.gen(function* () {
+    const supervisor = yield* Supervisor.track
+    const gone = yield* Deferred.make<void>()
+    const end = yield* Deferred.make<void>()
+    const { port, sockets } = yield* listen(
+      (request) =>
+        Effect.flatMap(request.accept(), (socket) =>
+          Effect.zipRight(Effect.zipRight(socket.closed, Deferred.succeed(gone, undefined)), Deferred.await(end))
+        ),
+      { handlerTimeout: "1 hour" }
+    ).pipe(Effect.provide(Supervisor.addSupervisor(supervisor)))
+    const turn = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+    const running = Effect.map(supervisor.value, (all) => all.filter((fiber) => fiber.unsafePoll() === null).length)
+    const before = yield* running
+    const client = yield* connect(port)
+    yield* client.upgrade("/")
+    yield* client.reset
+    yield* Deferred.await(gone)
+    assert.isAbove(yield* running, before)
+    yield* Deferred.succeed(end, undefined)
+    yield* sockets(0)
+    yield* Effect.repeat(Effect.zipRight(turn, running), { until: (count) => count <= before })
+  })
+)
+
 describe("other servers and streams", () => {
   it.scopedLive("TLS", () =>
     Effect.gen(function* () {
