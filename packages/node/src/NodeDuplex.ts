@@ -62,7 +62,8 @@ export const fromConnection = (
 ): Effect.Effect<Duplex, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const runtime = yield* Effect.runtime<never>()
+    // A runtime keeps the region where it was taken; to read is interruptible wherever the stream is made.
+    const runtime = yield* Effect.interruptible(Effect.runtime<never>())
     const pull = yield* Stream.toPull(connection.messages)
     const fork: Fork = (effect, done) => {
       Runtime.runFork(runtime)(effect, { scope, immediate: true }).addObserver(done)
