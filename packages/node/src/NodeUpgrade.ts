@@ -182,7 +182,8 @@ export interface Options<A = void, R = never> extends Connection.Options, Omit<D
   /** Extensions to agree to, as those of `WebSocketRoute`. Default: none. */
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /**
-   * The path without the query, or a predicate of it; several on one server are asked in the order in which they came. Default: all.
+   * The path without the query, or a predicate of it; several on one server are asked in the order in which they came. A defect of it
+   * is logged and answered with 500. Default: all.
    */
   readonly path?: string | ((path: string) => boolean) | undefined
   /** Runs before the 101: gives what the handler gets as `accepted`, or fails with the answer. A defect is logged and answered with 500. */
