@@ -36,9 +36,19 @@ export const waitedSeconds = (pid: number): number => {
 
 const children = new Set<ChildProcess>()
 
-/** Ends every process that is still there, at once. For exits; the ordinary way is `stop`. */
-export const killAll = (): void => {
-  for (const child of children) child.kill("SIGKILL")
+/** Ends every process that is still there, at once, when this one ends. The ordinary way is `stop`. */
+export const killAllOnExit = (): void => {
+  process.on("exit", () => {
+    for (const child of children) child.kill("SIGKILL")
+  })
+  // Without a listener a signal would end this process before that.
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129]
+  ] as const) {
+    process.on(signal, () => process.exit(code))
+  }
 }
 
 const start = (

@@ -6,7 +6,7 @@
  */
 import { writeFileSync } from "node:fs"
 import { parseArgs } from "node:util"
-import { canPin, killAll } from "./children.js"
+import { canPin, killAllOnExit } from "./children.js"
 import { measure } from "./measure.js"
 import { median } from "./report.js"
 import type { EchoRow } from "./rows.js"
@@ -190,12 +190,5 @@ const main = async (): Promise<void> => {
   if (options.svg !== undefined) writeFileSync(options.svg, svg(plots))
 }
 
-process.on("exit", killAll)
-for (const [signal, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-  ["SIGHUP", 129]
-] as const) {
-  process.on(signal, () => process.exit(code))
-}
+killAllOnExit()
 await main()

@@ -1,5 +1,13 @@
 /** One measurement: a fresh server, a fresh load generator, one workload. */
-import { type Cores, type Program, runLoad, startServer, waitedSeconds } from "./children.js"
+import {
+  type Cores,
+  type LoadSteps,
+  type Program,
+  runLoad,
+  type Server,
+  startServer,
+  waitedSeconds
+} from "./children.js"
 import type { CpuAnswer, MemoryAnswer } from "./messages.js"
 import { type ClientRow, isMemoryRow, type Row } from "./rows.js"
 import { answeringServer, type ServerEntry } from "./servers.js"
@@ -78,22 +86,13 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
   const warmupSeconds = Math.max(options.warmupSeconds, "warmupSeconds" in row ? row.warmupSeconds : 0)
   const process = await startServer(cores?.server, server.file, options.nodeArgs)
   try {
-    let before: CpuAnswer | undefined
-    let after: CpuAnswer | undefined
-    let waits: readonly [server: number, load: number] = [0, 0]
+    const window = watch(process)
     const memory: Array<MemoryAnswer & { readonly connections: number }> = []
     const done = await runLoad(
       cores?.load,
       { port: process.port, controlPort: process.controlPort, row, seconds, warmupSeconds },
       {
-        windowStart: async (loadPid) => {
-          waits = [-waitedSeconds(process.pid), -waitedSeconds(loadPid)]
-          before = await process.cpu()
-        },
-        windowEnd: async (loadPid) => {
-          waits = [waits[0] + waitedSeconds(process.pid), waits[1] + waitedSeconds(loadPid)]
-          after = await process.cpu()
-        },
+        ...window.steps,
         idle: async (connections) => {
           memory.push({ ...(await process.memory()), connections })
         },
@@ -102,16 +101,14 @@ const run = async (server: ServerEntry, row: Row, options: MeasureOptions): Prom
       process.died
     )
     if (isMemoryRow(row)) return memoryFigures(row.name, memory, done.cpuShare)
-    if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
     const value = done.operations / done.seconds
-    // By the server's own clock, since a busy server answers late.
-    const serverCpu = (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds)
+    const { serverCpu, waitedSeconds } = window.seen()
     return {
       [row.name]: {
         value: row.kind === "idle" ? serverCpu * 1000 : value,
         loadCpu: done.cpuShare,
         serverCpu,
-        waited: Math.max(...waits) / done.seconds,
+        waited: waitedSeconds / done.seconds,
         serverMicrosPerOperation: (serverCpu / value) * 1e6
       }
     }
@@ -132,42 +129,58 @@ const runClient = async (
   const { cores, note, nodeArgs, seconds, warmupSeconds } = options
   const server = await startServer(cores?.load, answeringServer, [], [JSON.stringify(row)])
   try {
-    let before: CpuAnswer | undefined
-    let after: CpuAnswer | undefined
-    let waits: readonly [server: number, client: number] = [0, 0]
+    const window = watch(server)
     const program: Program = { file: client.file, nodeArgs }
     const done = await runLoad(
       cores?.server,
       { port: server.port, controlPort: undefined, row, seconds, warmupSeconds },
       {
-        windowStart: async (clientPid) => {
-          waits = [-waitedSeconds(server.pid), -waitedSeconds(clientPid)]
-          before = await server.cpu()
-        },
-        windowEnd: async (clientPid) => {
-          waits = [waits[0] + waitedSeconds(server.pid), waits[1] + waitedSeconds(clientPid)]
-          after = await server.cpu()
-        },
+        ...window.steps,
         idle: async () => {},
         note: (message) => note(`${client.name}, ${row.name}: ${message}`)
       },
       server.died,
       program
     )
-    if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
+    const { serverCpu, waitedSeconds } = window.seen()
     const value = done.operations / done.seconds
     return {
       [row.name]: {
         value,
-        loadCpu: (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds),
+        loadCpu: serverCpu,
         serverCpu: done.cpuShare,
-        waited: Math.max(...waits) / done.seconds,
+        waited: waitedSeconds / done.seconds,
         serverMicrosPerOperation: (done.cpuShare / value) * 1e6
       }
     }
   } finally {
     await server.stop()
   }
+}
+
+/** Looks at the server, and at who waited for a core, where the window begins and ends. */
+const watch = (server: Server) => {
+  let before: CpuAnswer | undefined
+  let after: CpuAnswer | undefined
+  let waits: readonly [server: number, load: number] = [0, 0]
+  const steps: Pick<LoadSteps, "windowStart" | "windowEnd"> = {
+    windowStart: async (loadPid) => {
+      waits = [-waitedSeconds(server.pid), -waitedSeconds(loadPid)]
+      before = await server.cpu()
+    },
+    windowEnd: async (loadPid) => {
+      waits = [waits[0] + waitedSeconds(server.pid), waits[1] + waitedSeconds(loadPid)]
+      after = await server.cpu()
+    }
+  }
+  /** The share of its core that the server used, and the longer of the two waits. */
+  const seen = () => {
+    if (before === undefined || after === undefined) throw new Error("no CPU time from the server")
+    // By the server's own clock, since a busy server answers late.
+    const serverCpu = (after.cpuSeconds - before.cpuSeconds) / (after.atSeconds - before.atSeconds)
+    return { serverCpu, waitedSeconds: Math.max(...waits) }
+  }
+  return { steps, seen }
 }
 
 const memoryFigures = (

@@ -7,7 +7,7 @@
 import { writeFileSync } from "node:fs"
 import { cpus } from "node:os"
 import { parseArgs } from "node:util"
-import { canPin, killAll } from "./children.js"
+import { canPin, killAllOnExit } from "./children.js"
 import { type Measurement, measure } from "./measure.js"
 import { format, summarize, warnings } from "./report.js"
 import { isEventRow, type Row, rows } from "./rows.js"
@@ -156,12 +156,5 @@ const main = async (): Promise<void> => {
   if (measurements.some((one) => "error" in one)) process.exitCode = 1
 }
 
-process.on("exit", killAll)
-for (const [signal, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-  ["SIGHUP", 129]
-] as const) {
-  process.on(signal, () => process.exit(code))
-}
+killAllOnExit()
 await main()

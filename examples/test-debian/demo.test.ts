@@ -106,6 +106,15 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
     })
   )
 
+  it.scoped("an address that names no room leads to the lobby", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* startDemo(port, yield* folder)
+      const ada = yield* person(port, "Ada", "%")
+      yield* ada.shows("#lines .note", "You are in “lobby” as guest-")
+    })
+  )
+
   it.scoped("the feed comes over a WebSocket, and as Server-Sent Events", () =>
     Effect.gen(function* () {
       const port = yield* freePort

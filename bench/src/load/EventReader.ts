@@ -2,8 +2,10 @@
  * One reader of an event stream: a plain TCP socket, one request, a body in chunks or up to the end. Decodes just enough
  * of the format to learn what a server's events look like; from then on they are compared byte for byte.
  */
-import { connect as connectTcp, type Socket } from "node:net"
+import type { Socket } from "node:net"
 import type { BenchEvent } from "../servers/sse/harness.js"
+import { open, readBuffer } from "./socket.js"
+import { headerOf } from "./wire.js"
 
 export interface EventReader {
   readonly socket: Socket
@@ -12,58 +14,28 @@ export interface EventReader {
   onEnd: (cause: Error | undefined) => void
 }
 
-/** One buffer for the reads of all connections: each read is handled before the next one begins. */
-const readBuffer = Buffer.alloc(512 * 1024)
-
 /** Asks for `path`. `onOpen` runs after the first bytes of the body. A wrong answer destroys the socket with that error. */
 export const connect = (port: number, path: string, onOpen: (reader: EventReader) => void): EventReader => {
-  let head: string | undefined = ""
   let isOpen = false
   let chunks: Chunks | undefined
-  const receiveBody = (from: number, to: number): void => {
-    if (chunks === undefined) reader.onBody(readBuffer, from, to)
-    else chunks.receive(readBuffer, from, to, reader.onBody)
-    if (isOpen) return
-    isOpen = true
-    onOpen(reader)
-  }
-  const receive = (count: number): void => {
-    if (head === undefined) return receiveBody(0, count)
-    const before = head.length
-    head += readBuffer.toString("latin1", 0, count)
-    const end = head.indexOf("\r\n\r\n")
-    if (end < 0) return
-    if (!/^HTTP\/1\.1 200 .*\r\ncontent-type: *text\/event-stream/is.test(head)) {
-      throw new Error(`not an event stream: ${head.slice(0, 200)}`)
-    }
-    chunks = /\r\ntransfer-encoding: *chunked\r\n/i.test(head) ? new Chunks() : undefined
-    head = undefined
-    const used = end + 4 - before
-    if (used < count) receiveBody(used, count)
-  }
-  const socket = connectTcp({
-    port,
-    host: "127.0.0.1",
-    noDelay: true,
-    onread: {
-      buffer: readBuffer,
-      callback: (count) => {
-        try {
-          receive(count)
-        } catch (error) {
-          socket.destroy(error instanceof Error ? error : new Error(String(error)))
-        }
-        return true
+  const request = `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: text/event-stream\r\n\r\n`
+  const socket = open(port, request, {
+    onHead: (head) => {
+      if (!/^HTTP\/1\.1 200 .*\r\ncontent-type: *text\/event-stream/is.test(head)) {
+        throw new Error(`not an event stream: ${head.slice(0, 200)}`)
       }
-    }
+      if (headerOf(head, "transfer-encoding")?.toLowerCase() === "chunked") chunks = new Chunks()
+    },
+    onBody: (from, to) => {
+      if (chunks === undefined) reader.onBody(readBuffer, from, to)
+      else chunks.receive(readBuffer, from, to, reader.onBody)
+      if (isOpen) return
+      isOpen = true
+      onOpen(reader)
+    },
+    onEnd: (cause) => reader.onEnd(cause)
   })
   const reader: EventReader = { socket, onBody: () => {}, onEnd: () => {} }
-  let cause: Error | undefined
-  socket.on("error", (error) => {
-    cause = error
-  })
-  socket.on("close", () => reader.onEnd(cause))
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nAccept: text/event-stream\r\n\r\n`)
   return reader
 }
 

@@ -80,9 +80,17 @@ export const makeOpening = (path: string, port: number, extensions?: string): Op
     `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
     `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n` +
     `${extensions === undefined ? "" : `Sec-WebSocket-Extensions: ${extensions}\r\n`}\r\n`
-  const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
-  return { request: Buffer.from(request), accept, offers: extensions !== undefined }
+  return { request: Buffer.from(request), accept: acceptOf(key), offers: extensions !== undefined }
 }
+
+/** RFC 6455 §4.2.2: the value of `Sec-WebSocket-Accept`. */
+const acceptOf = (key: string): string =>
+  createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
+
+/** RFC 6455 §4.2.2: the 101 that accepts a request head. */
+export const acceptanceOf = (head: string): string =>
+  "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+  `Sec-WebSocket-Accept: ${acceptOf(headerOf(head, "sec-websocket-key") ?? "")}\r\n\r\n`
 
 /** RFC 6455 §4.1: why the response head is no acceptance of `opening`, or `undefined` when it is one. */
 export const refusalOf = (head: string, opening: Opening): string | undefined => {

@@ -3,10 +3,9 @@
  * JSON) what clients send in rotation, and answers each frame with the bytes that an echo would have. It checks the payloads of each
  * connection's first rotation; afterwards only where frames begin.
  */
-import { createHash } from "node:crypto"
 import { createServer } from "node:net"
 import * as Exchange from "../load/Exchange.js"
-import { headerOf, unmaskInPlace } from "../load/wire.js"
+import { acceptanceOf, unmaskInPlace } from "../load/wire.js"
 import type { ClientRow } from "../rows.js"
 import { listen } from "./harness.js"
 
@@ -80,11 +79,7 @@ const server = createServer({ noDelay: true }, (socket) => {
     head += chunk.toString("latin1")
     const end = head.indexOf("\r\n\r\n")
     if (end < 0) return
-    const key = headerOf(head, "sec-websocket-key")
-    const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
-    socket.write(
-      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`
-    )
+    socket.write(acceptanceOf(head))
     const frames = Buffer.from(head.slice(end + 4), "latin1")
     head = undefined
     if (frames.length > 0) onFrames(frames)

@@ -1,8 +1,7 @@
 /** The socket which `@effect/platform` itself gives a route: `request.upgrade`, read by `Socket.runRaw`. */
-import { createServer } from "node:http"
-import { HttpLayerRouter, HttpServer, HttpServerRequest, HttpServerResponse, type Socket } from "@effect/platform"
-import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { HttpLayerRouter, HttpServerRequest, HttpServerResponse, type Socket } from "@effect/platform"
 import { Effect, Layer } from "effect"
+import { serve } from "./effect.js"
 import { ready } from "./harness.js"
 
 type Write = (message: string | Uint8Array | Socket.CloseEvent) => Effect.Effect<void, Socket.SocketError>
@@ -35,15 +34,4 @@ const Broadcast = HttpLayerRouter.add(
   })
 )
 
-const Ready = HttpServer.addressWith((address) =>
-  Effect.sync(() => {
-    if (address._tag === "TcpAddress") ready(address.port)
-  })
-)
-
-HttpLayerRouter.serve(Layer.mergeAll(Echo, Broadcast), { disableLogger: true, disableListenLog: true }).pipe(
-  Layer.merge(Layer.effectDiscard(Ready)),
-  Layer.provide(NodeHttpServer.layer(() => createServer(), { port: 0, host: "127.0.0.1", backlog: 4096 })),
-  Layer.launch,
-  NodeRuntime.runMain
-)
+serve(Layer.mergeAll(Echo, Broadcast), ready)

@@ -37,7 +37,7 @@ const cpu = (): CpuAnswer => {
   return { cpuSeconds: (user + system) / 1e6, atSeconds: performance.now() / 1e3 }
 }
 
-/** Two collections a turn apart: what the first one's finalizers release goes with the second. */
+/** Three collections with time between: what the finalizers of one release goes with the next. */
 const memory = async (): Promise<MemoryAnswer> => {
   for (let pass = 0; pass < 3; pass++) {
     globalThis.gc?.()

@@ -1,11 +1,10 @@
 /** What both of this library's servers share: all but the handler that echoes. */
-import { createServer } from "node:http"
-import { HttpLayerRouter, HttpServer } from "@effect/platform"
-import { NodeRuntime } from "@effect/platform-node"
+import type { HttpLayerRouter } from "@effect/platform"
 import { Broadcast, type Connection, WebSocketRoute } from "@effect-ws/core"
 import type { Extension } from "@effect-ws/core/engine"
 import { NodeWebSocketServer, PermessageDeflate } from "@effect-ws/node"
 import { Effect, Layer } from "effect"
+import { serve as serveRoutes } from "./effect.js"
 import { ready } from "./harness.js"
 
 export const maxMessageBytes = 100 * 1024 * 1024
@@ -38,12 +37,6 @@ const Rooms = Layer.mergeAll(
   })
 )
 
-const Ready = HttpServer.addressWith((address) =>
-  Effect.sync(() => {
-    if (address._tag === "TcpAddress") ready(address.port)
-  })
-)
-
 type Echo = (
   path: HttpLayerRouter.PathInput,
   options: RouteOptions
@@ -60,9 +53,4 @@ const echoes = (echo: Echo) =>
 
 /** Serves `echo` on its paths, and the fan-out. */
 export const serve = (echo: Echo): void =>
-  HttpLayerRouter.serve(Layer.mergeAll(echoes(echo), Rooms), { disableLogger: true, disableListenLog: true }).pipe(
-    Layer.merge(Layer.effectDiscard(Ready)),
-    Layer.provide(NodeWebSocketServer.layer(() => createServer(), { port: 0, host: "127.0.0.1", backlog: 4096 })),
-    Layer.launch,
-    NodeRuntime.runMain
-  )
+  serveRoutes(Layer.mergeAll(echoes(echo), Rooms), ready, NodeWebSocketServer.layer)

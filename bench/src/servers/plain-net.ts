@@ -2,9 +2,8 @@
  * The least that Node needs to do: `node:net`, a hand-cut opening handshake, and framing without any rule of the
  * protocol checked. What one read brought is answered by one write. An upper bound, not a server.
  */
-import { createHash } from "node:crypto"
 import { createServer, type Socket } from "node:net"
-import { unmaskInPlace, writeHeader } from "../load/wire.js"
+import { acceptanceOf, unmaskInPlace, writeHeader } from "../load/wire.js"
 import { listen } from "./harness.js"
 
 const members = new Set<Socket>()
@@ -79,11 +78,7 @@ const server = createServer({ noDelay: true }, (socket) => {
     head += chunk.toString("latin1")
     const end = head.indexOf("\r\n\r\n")
     if (end < 0) return
-    const key = /^sec-websocket-key: *(\S+)/im.exec(head)?.[1] ?? ""
-    const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64")
-    socket.write(
-      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`
-    )
+    socket.write(acceptanceOf(head))
     open = true
     isBroadcast = head.startsWith("GET /broadcast")
     if (isBroadcast) members.add(socket)

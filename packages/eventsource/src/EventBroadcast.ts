@@ -309,8 +309,8 @@ class Queue implements Member {
   }
 
   deliver(items: ReadonlyArray<Item>): boolean {
-    if (this.waiting.length + items.length > this.capacity) this.overflowed = true
-    else this.begin(items)
+    this.overflowed ||= this.waiting.length + items.length > this.capacity
+    if (!this.overflowed) this.begin(items)
     this.wake?.()
     return false
   }

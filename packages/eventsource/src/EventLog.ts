@@ -163,7 +163,9 @@ export const keyValueStore = (
         yield* store.set(headKey, yield* Schema.encode(Head)(next))
         const forgotten = head.first
         head = next
-        for (let number = forgotten; number < first; number++) yield* store.remove(eventKey(number))
+        // What stays behind takes space and is never read; the event itself is kept, which a failure would deny.
+        for (let number = forgotten; number < first; number++)
+          yield* Effect.ignoreLogged(store.remove(eventKey(number)))
         return ServerSentEvent.make({ event: event.event, data: event.data, id: idOf(next.epoch, last) })
       })
 

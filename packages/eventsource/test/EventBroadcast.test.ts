@@ -65,6 +65,32 @@ describe("as a stream", () => {
     })
   )
 
+  it.live("after what a subscriber missed nothing more comes, so that the last ID it saw tells where to go on", () =>
+    Effect.gen(function* () {
+      const broadcast = yield* EventBroadcast.make({ capacity: 3 })
+      const stuck = yield* Deferred.make<void>()
+      const seen: Array<ServerSentEvent.Outgoing> = []
+      const slow = yield* Effect.fork(
+        Stream.runForEach(
+          Stream.map(broadcast.subscribe(), (item) => item),
+          (item) =>
+            Effect.zipRight(
+              Effect.sync(() => seen.push(item)),
+              Deferred.await(stuck)
+            )
+        ).pipe(Effect.flip)
+      )
+      yield* untilSubscribed(broadcast, 1)
+      for (const turnful of [["taken"], ["1", "2"], ["missed", "missed too"], ["3"]]) {
+        yield* Effect.forEach(turnful, (data) => broadcast.publish(event(data)))
+        yield* turn
+      }
+      yield* Deferred.succeed(stuck, undefined)
+      assert.strictEqual((yield* Fiber.join(slow))._tag, "SubscriberOverflow")
+      assert.deepStrictEqual(dataOf(Chunk.fromIterable(seen)), ["taken", "1", "2"])
+    })
+  )
+
   it.effect("what cannot be written is refused to the publisher", () =>
     Effect.gen(function* () {
       const broadcast = yield* EventBroadcast.make()

@@ -1,4 +1,5 @@
 import { KeyValueStore } from "@effect/platform"
+import * as PlatformError from "@effect/platform/Error"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { EventLog, ServerSentEvent } from "../src/index.js"
@@ -122,6 +123,21 @@ describe("bounds and restarts", () => {
       const error = yield* Effect.flip(log.since(id!))
       assert.strictEqual(error._tag, "EventLogError")
       assert.strictEqual(error.operation, "since")
+    }).pipe(Effect.provide(Layer.fresh(KeyValueStore.layerMemory)))
+  )
+
+  it.effect("an old event that can't be removed does not fail the new one, which is kept", () =>
+    Effect.gen(function* () {
+      const memory = yield* KeyValueStore.KeyValueStore
+      const failure = new PlatformError.SystemError({ reason: "Busy", module: "KeyValueStore", method: "remove" })
+      const stubborn = { ...memory, remove: () => Effect.fail(failure) }
+      const log = yield* Effect.provideService(
+        EventLog.keyValueStore({ maxEvents: 1 }),
+        KeyValueStore.KeyValueStore,
+        stubborn
+      )
+      const [first] = yield* append(log, "a", "b")
+      assert.deepStrictEqual(summary(yield* log.since(first!)), ["Rest", ["b"]])
     }).pipe(Effect.provide(Layer.fresh(KeyValueStore.layerMemory)))
   )
 })

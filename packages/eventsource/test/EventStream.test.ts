@@ -351,6 +351,18 @@ describe("a web handler", () => {
     })
   )
 
+  it.live("ends when all were stopped before its body was asked for, and leaves nothing behind", () =>
+    Effect.gen(function* () {
+      const streams = yield* Scope.extend(EventStream.makeOpenStreams, yield* Scope.make())
+      // Stopped behind the check for it, when the body is about to begin
+      const app = Effect.zipLeft(EventStream.response(Stream.never), streams.stop)
+      const response = yield* answer(Effect.provideService(app, EventStream.OpenStreams, streams))
+      assert.strictEqual(response.status, 200)
+      assert.strictEqual(yield* Effect.promise(() => response.text()), ":\n\n")
+      assert.strictEqual(yield* streams.count, 0)
+    })
+  )
+
   it.effect("interrupts the stream when the reader leaves", () =>
     Effect.gen(function* () {
       const left = yield* Deferred.make<void>()

@@ -62,7 +62,8 @@ export const fromConnection = (
 ): Effect.Effect<Duplex, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const runtime = yield* Effect.runtime<never>()
+    // A runtime keeps the region where it was taken; to read is interruptible wherever the stream is made.
+    const runtime = yield* Effect.interruptible(Effect.runtime<never>())
     const pull = yield* Stream.toPull(connection.messages)
     const fork: Fork = (effect, done) => {
       Runtime.runFork(runtime)(effect, { scope, immediate: true }).addObserver(done)
@@ -176,14 +177,12 @@ const bytesOf = (message: Message.Message): Buffer =>
 export const fromTransport = (transport: Transport.Transport): Duplex => new TransportDuplex(transport)
 
 class TransportDuplex extends Duplex implements Transport.Listener {
-  private readonly transport: Transport.Transport
   private gone = false
   private ended = false
   private waiting: Done | undefined
 
-  constructor(transport: Transport.Transport) {
+  constructor(private readonly transport: Transport.Transport) {
     super()
-    this.transport = transport
     transport.open(this)
     transport.pause()
   }

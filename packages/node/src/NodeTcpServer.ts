@@ -169,11 +169,10 @@ export const listen = <E, R>(
 ): Effect.Effect<Net.Server, ServeError, Exclude<R, Scope.Scope> | Scope.Scope> =>
   Effect.gen(function* () {
     const server = evaluate()
-    const serving = yield* start(server, options, handler)
-    yield* Effect.addFinalizer(() =>
+    yield* Effect.acquireRelease(start(server, options, handler), (stop) =>
       Effect.zipRight(
         Effect.sync(() => server.close()),
-        serving.stop
+        stop
       )
     )
     yield* Effect.async<void, ServeError>((resume) => {
@@ -201,7 +200,7 @@ export const serve = <E, R>(
   options: Options,
   handler: Handler<E, R>
 ): Effect.Effect<void, never, Exclude<R, Scope.Scope> | Scope.Scope> =>
-  Effect.flatMap(start(server, options, handler), ({ stop }) => Effect.addFinalizer(() => stop))
+  Effect.asVoid(Effect.acquireRelease(start(server, options, handler), (stop) => stop))
 
 /**
  * Runs the handler for the request that comes over a Duplex, which belongs to it from now on. Ends when nothing is left of it.
@@ -236,8 +235,10 @@ class Shared {
   }
 }
 
+/** Gives what ends it. */
 const start = <E, R>(server: Net.Server, options: Options, handler: Handler<E, R>) =>
-  Effect.map(Effect.runtime<Exclude<R, Scope.Scope>>(), (runtime) => {
+  // A runtime keeps the region where it was taken; handlers are interruptible wherever the server is begun.
+  Effect.map(Effect.interruptible(Effect.runtime<Exclude<R, Scope.Scope>>()), (runtime) => {
     const shared = new Shared(options)
     const run = Runtime.runFork(runtime)
     const fibers = new Set<Fiber.RuntimeFiber<void>>()
@@ -263,11 +264,12 @@ const start = <E, R>(server: Net.Server, options: Options, handler: Handler<E, R
       if (fibers.size === 0) return resume(Effect.void)
       whenEmpty = () => resume(Effect.void)
     })
-    const stop = Effect.suspend(() => {
+    return Effect.suspend(() => {
       server.off("connection", opened)
       server.off(event, accept)
       for (const fiber of fibers) fiber.unsafeInterruptAsFork(FiberId.none)
-      return Effect.interruptible(Effect.timeoutOption(empty, options.drainTimeout ?? "5 seconds"))
+      // Interruptible inside of the timeout only: whoever closes the Scope may have been interrupted already.
+      return Effect.timeoutOption(Effect.interruptible(empty), options.drainTimeout ?? "5 seconds")
     }).pipe(
       Effect.ensuring(
         Effect.sync(() => {
@@ -276,7 +278,6 @@ const start = <E, R>(server: Net.Server, options: Options, handler: Handler<E, R
       ),
       Effect.asVoid
     )
-    return { stop }
   })
 
 // ---- one connection --------------------------------------------------------------------------------------------------------
@@ -507,7 +508,8 @@ class TcpRequest implements Request {
         connectionGone: () => {
           const { fiber } = this
           if (fiber === undefined) return
-          const watchdog = Runtime.runFork(runtime)(late)
+          // The runtime is that of an uninterruptible region.
+          const watchdog = Runtime.runFork(runtime)(Effect.interruptible(late))
           fiber.addObserver(() => watchdog.unsafeInterruptAsFork(FiberId.none))
         }
       })

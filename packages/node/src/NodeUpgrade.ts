@@ -182,7 +182,8 @@ export interface Options<A = void, R = never> extends Connection.Options, Omit<D
   /** Extensions to agree to, as those of `WebSocketRoute`. Default: none. */
   readonly extensions?: ReadonlyArray<Extension.Extension> | undefined
   /**
-   * The path without the query, or a predicate of it; several on one server are asked in the order in which they came. Default: all.
+   * The path without the query, or a predicate of it; several on one server are asked in the order in which they came. A defect of it
+   * is logged and answered with 500. Default: all.
    */
   readonly path?: string | ((path: string) => boolean) | undefined
   /** Runs before the 101: gives what the handler gets as `accepted`, or fails with the answer. A defect is logged and answered with 500. */
@@ -259,7 +260,8 @@ const listen = (
   begins: Begins,
   handler: AnyHandler
 ): Effect.Effect<void, never, any> =>
-  Effect.flatMap(Effect.runtime<any>(), (runtime) =>
+  // A runtime keeps the region where it was taken; handlers are interruptible wherever the server is begun.
+  Effect.flatMap(Effect.interruptible(Effect.runtime<any>()), (runtime) =>
     Effect.acquireRelease(
       Effect.sync(() => {
         const endpoint = new Endpoint(options, begins, handler, runtime)
@@ -295,7 +297,13 @@ class Dispatcher {
     const query = target.indexOf("?")
     const path = query < 0 ? target : target.slice(0, query)
     for (const endpoint of this.endpoints) {
-      if (endpoint.takes(path)) return endpoint.upgrade(request, stream, head)
+      try {
+        if (!endpoint.takes(path)) continue
+      } catch (defect) {
+        guard(stream)
+        return endpoint.fail(stream, Cause.die(defect))
+      }
+      return endpoint.upgrade(request, stream, head)
     }
     if (this.server.listenerCount("upgrade") > 1) return
     answer(guard(stream), new Refusal({ status: 404, body: "No WebSocket is served here." }))
@@ -375,7 +383,7 @@ class Endpoint {
     })
   }
 
-  private fail(stream: Duplex, cause: Cause.Cause<Refusal>): void {
+  fail(stream: Duplex, cause: Cause.Cause<Refusal>): void {
     const failure = Cause.failureOrCause(cause)
     if (failure._tag === "Left") return answer(stream, failure.left)
     answer(stream, new Refusal({ status: 500 }))

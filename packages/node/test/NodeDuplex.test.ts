@@ -98,6 +98,18 @@ describe("byte mode", () => {
   )
 })
 
+it.scopedLive("one that is made in an uninterruptible region ends with its Scope all the same", () =>
+  Effect.gen(function* () {
+    const { client } = yield* connected
+    const scope = yield* Scope.make()
+    const stream = yield* NodeDuplex.fromConnection(client).pipe(Effect.uninterruptible, Scope.extend(scope))
+    stream.resume()
+    yield* turns
+    yield* Scope.close(scope, Exit.void)
+    assert.isTrue(stream.destroyed)
+  })
+)
+
 describe("message mode", () => {
   it.scopedLive("keeps kinds and boundaries both ways, empty messages too", () =>
     Effect.gen(function* () {

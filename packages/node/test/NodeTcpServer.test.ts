@@ -17,7 +17,8 @@ import {
   portOf,
   RawClient,
   type RawHeaders,
-  sampleAccept
+  sampleAccept,
+  sendsWhileAsked
 } from "./support.js"
 
 const echo = (socket: Connection.Connection) => Stream.run(socket.messages, socket.sink)
@@ -268,17 +269,7 @@ describe("a request", () => {
           acceptEcho(request)
         )
       )
-      const texts = Array.from({ length: 40 }, (_, i) => `${i} ${"x".repeat(10_000)}`)
-      const client = yield* connect(port)
-      yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
-      yield* Deferred.await(began)
-      const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
-      yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
-      yield* Deferred.succeed(decide, undefined)
-      assert.strictEqual((yield* client.answer).status, 101)
-      for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
-      yield* Fiber.join(sent)
-      yield* client.close()
+      yield* sendsWhileAsked(port, 40, began, decide)
     })
   )
 
@@ -485,6 +476,43 @@ describe("the end", () => {
     })
   )
 
+  it.scopedLive("of the server by interruption of its fiber waits for closing handshakes too", () =>
+    Effect.gen(function* () {
+      const listening = yield* Deferred.make<Listening>()
+      const serving = yield* Effect.fork(
+        Effect.scoped(
+          Effect.zipRight(
+            Effect.flatMap(listen(acceptEcho, { drainTimeout: "1 hour" }), (it) => Deferred.succeed(listening, it)),
+            Effect.never
+          )
+        )
+      )
+      const { port, sockets } = yield* Deferred.await(listening)
+      const client = yield* connect(port)
+      yield* client.upgrade("/")
+      const stopping = yield* Effect.fork(Fiber.interrupt(serving))
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
+      // The server is still there to read it: a socket that is gone would reset.
+      yield* client.sendClose(1001)
+      assert.strictEqual(yield* client.ended, "end")
+      yield* client.end
+      yield* Fiber.join(stopping)
+      yield* sockets(0)
+    })
+  )
+
+  it.scopedLive("of a server that was begun in an uninterruptible region: its handlers can be interrupted", () =>
+    Effect.gen(function* () {
+      const { port, stop } = yield* Effect.uninterruptible(
+        listen((request) => Effect.zipRight(request.accept(), Effect.never), { drainTimeout: 100 })
+      )
+      const client = yield* connect(port)
+      yield* client.upgrade("/")
+      yield* Effect.fork(stop)
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
+    })
+  )
+
   it.scopedLive("of the server cuts who does not answer, and whose handler can't be interrupted", () =>
     Effect.gen(function* () {
       const release = yield* Deferred.make<void>()
@@ -586,6 +614,32 @@ it.scopedLive("broken connections leave no fiber and no socket behind", () =>
     yield* sockets(0)
     yield* Effect.repeat(Effect.zipRight(turn, running), { until: (count) => count <= before })
     assert.isAbove(most, before)
+  })
+)
+
+it.scopedLive("a handler that ends by itself soon after its connection leaves no watchdog behind", () =>
+  Effect.gen(function* () {
+    const supervisor = yield* Supervisor.track
+    const gone = yield* Deferred.make<void>()
+    const end = yield* Deferred.make<void>()
+    const { port, sockets } = yield* listen(
+      (request) =>
+        Effect.flatMap(request.accept(), (socket) =>
+          Effect.zipRight(Effect.zipRight(socket.closed, Deferred.succeed(gone, undefined)), Deferred.await(end))
+        ),
+      { handlerTimeout: "1 hour" }
+    ).pipe(Effect.provide(Supervisor.addSupervisor(supervisor)))
+    const turn = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+    const running = Effect.map(supervisor.value, (all) => all.filter((fiber) => fiber.unsafePoll() === null).length)
+    const before = yield* running
+    const client = yield* connect(port)
+    yield* client.upgrade("/")
+    yield* client.reset
+    yield* Deferred.await(gone)
+    assert.isAbove(yield* running, before)
+    yield* Deferred.succeed(end, undefined)
+    yield* sockets(0)
+    yield* Effect.repeat(Effect.zipRight(turn, running), { until: (count) => count <= before })
   })
 )
 

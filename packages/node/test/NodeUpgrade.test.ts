@@ -12,13 +12,14 @@ import { WebSocket } from "ws"
 import {
   clientText,
   connect,
+  departures,
   handshake,
   type LogLine,
   logsTo,
   open,
   plainServer,
-  type RawClient,
   sampleAccept,
+  sendsWhileAsked,
   serve
 } from "./support.js"
 
@@ -49,6 +50,20 @@ describe("serve", () => {
       assert.deepStrictEqual([status, body], [404, "No WebSocket is served here.\n"])
       const response = yield* Effect.promise(() => fetch(`http://127.0.0.1:${port}/`))
       assert.strictEqual(yield* Effect.promise(() => response.text()), "an ordinary answer")
+    })
+  )
+
+  it.scopedLive("a predicate of the path that throws is answered with 500 and logged; the process lives", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const logs: Array<LogLine> = []
+      yield* NodeUpgrade.serve(server, { path: (path) => decodeURIComponent(path) === "/ä" }, echo).pipe(
+        Effect.provide(logsTo(logs))
+      )
+      const client = yield* connect(port)
+      assert.strictEqual((yield* client.upgrade("/%")).status, 500)
+      assert.isTrue(logs.some(({ text }) => text.includes("URIError")))
+      assert.strictEqual((yield* Effect.flatMap(connect(port), (other) => other.upgrade("/%C3%A4"))).status, 101)
     })
   )
 
@@ -157,14 +172,6 @@ describe("serve", () => {
     })
   )
 
-  const departures: ReadonlyArray<readonly [string, (client: RawClient) => Effect.Effect<void>]> = [
-    ["a reset", (client) => client.reset],
-    ["the end of its side", (client) => client.end],
-    [
-      "the end of its side after bytes that nobody takes",
-      (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
-    ]
-  ]
   for (const [what, leave] of departures) {
     it.scopedLive(`${what} by the client while accept decides interrupts it`, () =>
       Effect.gen(function* () {
@@ -199,17 +206,7 @@ describe("serve", () => {
         const decide = yield* Deferred.make<void>()
         const accept = () => Effect.zipRight(Deferred.succeed(asked, undefined), Deferred.await(decide))
         yield* NodeUpgrade.serve(server, { accept }, echo)
-        const texts = Array.from({ length: count }, (_, i) => `${i} ${"x".repeat(10_000)}`)
-        const client = yield* connect(port)
-        yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
-        yield* Deferred.await(asked)
-        const sent = yield* Effect.fork(client.write(Buffer.concat(texts.map(clientText))))
-        yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
-        yield* Deferred.succeed(decide, undefined)
-        assert.strictEqual((yield* client.answer).status, 101)
-        for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
-        yield* Fiber.join(sent)
-        yield* client.close()
+        yield* sendsWhileAsked(port, count, asked, decide)
       })
     )
   }
@@ -236,6 +233,20 @@ describe("serve", () => {
       yield* Scope.close(scope, Exit.void)
       yield* Deferred.await(interrupted)
       assert.strictEqual((yield* client.answer).status, 503)
+    })
+  )
+
+  it.scopedLive("begun in an uninterruptible region its handlers can be interrupted", () =>
+    Effect.gen(function* () {
+      const { port, server } = yield* plainServer
+      const scope = yield* Scope.make()
+      yield* NodeUpgrade.serve(server, { drainTimeout: 100 }, () => Effect.never).pipe(
+        Effect.uninterruptible,
+        Scope.extend(scope)
+      )
+      const client = yield* open(port, "/")
+      yield* Effect.fork(Scope.close(scope, Exit.void))
+      assert.strictEqual((yield* client.closeFrame).code, 1001)
     })
   )
 

@@ -37,12 +37,12 @@ import {
   clientFrame,
   clientText,
   connect,
+  departures,
   handshake,
   type LogLine,
   logsTo,
   open,
   portOf,
-  type RawClient,
   type RawHeaders,
   type Serving,
   sampleAccept,
@@ -267,14 +267,6 @@ describe("accept", () => {
     })
   )
 
-  const departures: ReadonlyArray<readonly [string, (client: RawClient) => Effect.Effect<void>]> = [
-    ["a reset", (client) => client.reset],
-    ["the end of its side", (client) => client.end],
-    [
-      "the end of its side after bytes that nobody takes",
-      (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
-    ]
-  ]
   for (const [what, leave] of departures) {
     it.scopedLive(`${what} by the client interrupts it, and the process lives`, () =>
       Effect.gen(function* () {

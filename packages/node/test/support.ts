@@ -2,6 +2,7 @@
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { HttpLayerRouter } from "@effect/platform"
+import { assert } from "@effect/vitest"
 import { NodeWebSocketServer } from "@effect-ws/node"
 import { Deferred, Effect, Exit, HashMap, Layer, Logger, LogLevel, Scope } from "effect"
 import { encodeFrame, type FrameFields, FrameReader, type RawFrame } from "../../core/test/conformance/rawFrames.js"
@@ -370,4 +371,34 @@ export const open = (
     const answer = yield* client.upgrade(path, headers)
     if (answer.status !== 101) return yield* Effect.dieMessage(`${answer.status}: ${answer.body}`)
     return client
+  })
+
+/** What clients do that leave before they have an answer. */
+export const departures: ReadonlyArray<readonly [name: string, leave: (client: RawClient) => Effect.Effect<void>]> = [
+  ["a reset", (client) => client.reset],
+  ["the end of its side", (client) => client.end],
+  [
+    "the end of its side after bytes that nobody takes",
+    (client) => Effect.zipRight(client.write(clientText("x".repeat(10_000))), client.end)
+  ]
+]
+
+/** A client of an echo sends one message with its handshake and more while that is decided: none of them is lost. */
+export const sendsWhileAsked = (
+  port: number,
+  count: number,
+  asked: Deferred.Deferred<void>,
+  decide: Deferred.Deferred<void>
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const texts = Array.from({ length: count }, (_, i) => `${i} ${"x".repeat(10_000)}`)
+    const client = yield* connect(port)
+    yield* client.write(Buffer.concat([Buffer.from(handshake("/")), clientText("first")]))
+    yield* Deferred.await(asked)
+    yield* client.write(Buffer.concat(texts.map(clientText)))
+    yield* Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+    yield* Deferred.succeed(decide, undefined)
+    assert.strictEqual((yield* client.answer).status, 101)
+    for (const text of ["first", ...texts]) assert.strictEqual(yield* client.text, text)
+    yield* client.close()
   })

@@ -1,8 +1,8 @@
 /** What `@effect/platform` itself has: `HttpServerResponse.stream`, of a PubSub for many. */
 import { HttpLayerRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { Effect, Layer, PubSub, Stream } from "effect"
-import { serve } from "./effect.js"
-import { type BenchEvent, firehoseData } from "./harness.js"
+import { serve } from "../effect.js"
+import { type BenchEvent, firehoseData, readyEvents } from "./harness.js"
 
 const hub = Effect.runSync(PubSub.unbounded<BenchEvent>())
 const encoder = new TextEncoder()
@@ -32,4 +32,6 @@ const Firehose = HttpLayerRouter.add(
   )
 )
 
-serve(Layer.mergeAll(Events, Firehose), (event) => Effect.runSync(PubSub.publish(hub, event)))
+serve(Layer.mergeAll(Events, Firehose), (port) =>
+  readyEvents(port, (event) => Effect.runSync(PubSub.publish(hub, event)))
+)

@@ -1,8 +1,8 @@
 /** What both of this library's servers share: all but how `/events` is made of the broadcast. */
 import { EventBroadcast, EventStreamRoute, ServerSentEvent } from "@effect-ws/eventsource"
 import { Chunk, Effect, Layer, Stream } from "effect"
-import { serve } from "./effect.js"
-import { firehoseData } from "./harness.js"
+import { serve } from "../effect.js"
+import { firehoseData, readyEvents } from "./harness.js"
 
 const Firehose = EventStreamRoute.layer("/firehose", {}, ({ url }) => {
   const event = ServerSentEvent.make({ data: firehoseData(url) })
@@ -15,5 +15,7 @@ type Events = ReturnType<EventBroadcast.EventBroadcast["subscribe"]>
 export const serveOurs = (change: (events: Events) => Events): void => {
   const broadcast = Effect.runSync(EventBroadcast.make())
   const Events = EventStreamRoute.layer("/events", { maxBufferedBytes: 2 ** 30 }, () => change(broadcast.subscribe()))
-  serve(Layer.mergeAll(Events, Firehose), (event) => Effect.runSync(broadcast.publish(ServerSentEvent.make(event))))
+  serve(Layer.mergeAll(Events, Firehose), (port) =>
+    readyEvents(port, (event) => Effect.runSync(broadcast.publish(ServerSentEvent.make(event))))
+  )
 }

@@ -33,11 +33,20 @@ const page = Effect.gen(function* () {
   }
 
   byId<"input">("name").value = remembered("name") ?? `guest-${Math.floor(Math.random() * 900 + 100)}`
-  byId<"input">("room").value = decodeURIComponent(location.hash.slice(1)) || remembered("room") || "lobby"
+  byId<"input">("room").value = roomOfAddress() || remembered("room") || "lobby"
   yield* FiberHandle.run(feeding, feed("websocket"))
   yield* join
   yield* Effect.never
 })
+
+/** What stands behind the `#`, unless somebody wrote there what can't be decoded. */
+const roomOfAddress = () => {
+  try {
+    return decodeURIComponent(location.hash.slice(1))
+  } catch {
+    return ""
+  }
+}
 
 const suggestRooms = Effect.gen(function* () {
   const response = yield* Effect.tryPromise(() => fetch("/api/rooms"))

@@ -156,18 +156,23 @@ export const serve = <E, R>(
   context: Context.Context<R>
 ): Effect.Effect<void, E> =>
   Effect.clockWith((clock) =>
-    Effect.withFiberRuntime((fiber) => {
-      const delivery = new Delivery(place, settings, clock)
-      delivery.fiber = fiber
-      const run = delivery.begin(settings, source) ?? Direct.forever
-      delivery.stopIfLate()
-      return Effect.onExit(Effect.provide(Effect.scoped(run), context), (exit) =>
-        Effect.flatMap(delivery.end(exit), () => {
-          delivery.forget()
-          return delivery.wasCut ? Effect.die(new SlowReaderCut()) : Effect.void
-        })
+    Effect.withFiberRuntime((fiber) =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => {
+          const delivery = new Delivery(place, settings, clock)
+          delivery.fiber = fiber
+          const run = delivery.begin(settings, source) ?? Direct.forever
+          delivery.stopIfLate()
+          return { delivery, run }
+        }),
+        ({ run }) => Effect.provide(Effect.scoped(run), context),
+        ({ delivery }, exit) =>
+          Effect.flatMap(delivery.end(exit), () => {
+            delivery.forget()
+            return delivery.wasCut ? Effect.die(new SlowReaderCut()) : Effect.void
+          })
       )
-    })
+    )
   )
 
 /** What a detached delivery has of its request. */

@@ -88,7 +88,9 @@ const internalError = 0x2
 export const patience = 5000
 
 export const fromNode = (response: NodeResponse): Outlet =>
-  ownsSocket(response) ? new SocketOutlet(response, response.socket) : new ResponseOutlet(response)
+  ownsSocket(response)
+    ? new SocketOutlet(response, response.socket)
+    : new ResponseOutlet(response, response.stream ?? response)
 
 /** Whether the response goes over HTTP/1 and it is its turn on the connection. */
 export const ownsSocket = (response: NodeResponse): response is NodeResponse & { readonly socket: NodeSocket } =>
@@ -123,30 +125,46 @@ export const forgetFiber = (response: NodeResponse): void => {
   })
 }
 
+/** Where Node says what is not sent yet. */
+abstract class NodeOutlet<Writable extends NodeWritable> {
+  constructor(
+    protected readonly response: NodeResponse,
+    protected readonly writable: Writable
+  ) {}
+
+  bufferedBytes() {
+    return this.writable.writableLength
+  }
+
+  full(limit: number) {
+    return this.writable.writableNeedDrain && this.writable.writableLength > limit
+  }
+
+  onDrain(resume: () => void) {
+    this.writable.once("drain", resume)
+    return () => void this.writable.removeListener("drain", resume)
+  }
+}
+
 /**
  * HTTP/1: writes to the socket below the response, which `node:http` leaves alone between the head and the end. One write
  * for each call, with the head of the chunk in it, where `response.write` makes four.
  */
-class SocketOutlet implements Outlet {
+class SocketOutlet extends NodeOutlet<NodeSocket> implements Outlet {
   // Known from the head on: to ask the response for each write was a tenth of a fan-out.
   private chunked = false
   private ended = false
 
-  constructor(
-    private readonly response: NodeResponse,
-    private readonly socket: NodeSocket
-  ) {}
-
   open(first: Wire) {
-    this.socket.cork()
+    this.writable.cork()
     this.response.flushHeaders()
     this.chunked = this.response.chunkedEncoding === true
     this.write(first)
-    this.socket.uncork()
+    this.writable.uncork()
   }
 
   write({ chunk, plain }: Wire) {
-    if (!this.ended && this.socket.writable) this.socket.write(this.chunked ? chunk : plain)
+    if (!this.ended && this.writable.writable) this.writable.write(this.chunked ? chunk : plain)
   }
 
   private close() {
@@ -156,29 +174,21 @@ class SocketOutlet implements Outlet {
 
   taken() {
     // A write that the kernel took whole has called back already.
-    return this.socket.writableLength === 0
-  }
-
-  bufferedBytes() {
-    return this.socket.writableLength
-  }
-
-  full(limit: number) {
-    return this.socket.writableNeedDrain && this.socket.writableLength > limit
-  }
-
-  onDrain(resume: () => void) {
-    return listenForDrain(this.socket, resume)
+    return this.writable.writableLength === 0
   }
 
   end(patience?: number) {
     this.close()
-    if (patience !== undefined) resetAfter(this.socket, patience)
+    if (patience !== undefined) this.resetAfter(patience)
     this.response.end()
   }
 
+  private resetAfter(milliseconds: number) {
+    cutAfter(this.writable, milliseconds, () => reset(this.writable))
+  }
+
   abort(done: () => void) {
-    const { response, socket } = this
+    const { response, writable: socket } = this
     this.close()
     if (!socket.writable) {
       response.end()
@@ -186,7 +196,7 @@ class SocketOutlet implements Outlet {
     } else if (this.chunked) {
       // A chunked body without its last chunk is incomplete (RFC 9112 §8). When the socket has ended, `node:http`'s own
       // end, which tells it that the response is done, writes nothing any more.
-      resetAfter(socket, patience)
+      this.resetAfter(patience)
       socket.destroySoon()
       response.end()
       done()
@@ -207,20 +217,15 @@ const reset = (socket: NodeSocket): void => {
   else socket.resetAndDestroy()
 }
 
-const resetAfter = (socket: NodeSocket, milliseconds: number): void => {
-  if (socket.writableLength === 0) return
-  const timer = setTimeout(() => reset(socket), milliseconds)
-  socket.once("close", () => clearTimeout(timer))
+/** Cuts what is not gone after the time for it, if anything is left to send. */
+const cutAfter = (writable: NodeWritable, milliseconds: number, cut: () => void): void => {
+  if (writable.writableLength === 0) return
+  const timer = setTimeout(cut, milliseconds)
+  writable.once("close", () => clearTimeout(timer))
 }
 
 /** HTTP/2, and pipelined requests whose turn has not come: by way of the response. */
-class ResponseOutlet implements Outlet {
-  private readonly writable: NodeWritable
-
-  constructor(private readonly response: NodeResponse) {
-    this.writable = response.stream ?? response
-  }
-
+class ResponseOutlet extends NodeOutlet<NodeWritable> implements Outlet {
   open(first: Wire) {
     this.response.flushHeaders()
     this.write(first)
@@ -234,24 +239,9 @@ class ResponseOutlet implements Outlet {
     return false
   }
 
-  bufferedBytes() {
-    return this.writable.writableLength
-  }
-
-  full(limit: number) {
-    return this.writable.writableNeedDrain && this.writable.writableLength > limit
-  }
-
-  onDrain(resume: () => void) {
-    return listenForDrain(this.writable, resume)
-  }
-
   end(patience?: number) {
     const { response } = this
-    if (patience !== undefined && this.writable.writableLength > 0) {
-      const timer = setTimeout(() => response.destroy(), patience)
-      response.once("close", () => clearTimeout(timer))
-    }
+    if (patience !== undefined) cutAfter(this.writable, patience, () => response.destroy())
     response.end()
   }
 
@@ -266,19 +256,18 @@ class ResponseOutlet implements Outlet {
   }
 }
 
-const listenForDrain = (writable: Emitter, resume: () => void): (() => void) => {
-  writable.once("drain", resume)
-  return () => void writable.removeListener("drain", resume)
-}
-
-/** Calls back when all was written, or after the time for it has passed. */
+/** Calls back once, when all was written, the client has left, or the time for it has passed. */
 const whenDrained = (writable: NodeWritable, finish: () => void): void => {
   if (!writable.writableNeedDrain) return finish()
-  const timer = setTimeout(finish, patience)
-  writable.once("drain", () => {
+  const settle = () => {
     clearTimeout(timer)
+    writable.removeListener("drain", settle)
+    writable.removeListener("close", settle)
     finish()
-  })
+  }
+  const timer = setTimeout(settle, patience)
+  writable.once("drain", settle)
+  writable.once("close", settle)
 }
 
 /** What a server tells before it closes: `@effect-ws/node` puts a set of callbacks there. */

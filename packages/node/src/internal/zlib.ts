@@ -85,6 +85,7 @@ class Context {
   private stream: Internals | undefined
   private done: ((consumed: number) => void) | undefined
   private limit = 0
+  private pooledBytes = 0
 
   constructor(stream: Zlib.DeflateRaw | Zlib.InflateRaw) {
     const internals = stream as unknown as Internals
@@ -146,7 +147,6 @@ class Context {
     // Called when all input is consumed; a stream that ends before pushes `null` and, depending on Node's version, calls too.
     stream._processChunk(input, Z_SYNC_FLUSH, () => this.finishPooled(this.pooledConsumed))
   }
-  private pooledBytes = 0
 
   private get pooledConsumed(): number {
     return this.stream === undefined ? 0 : this.pooledBytes - this.stream._writeState[1]!
@@ -295,12 +295,27 @@ export interface Decompressor {
   readonly close: () => void
 }
 
+/** A context of one's own, and its end, which may come while it is on the thread pool. */
+abstract class Owner {
+  protected context: Context | undefined
+  protected closed = false
+  /** Whether a pass is on the thread pool. */
+  protected pooled = false
+
+  constructor(protected readonly pool: Pool) {}
+
+  close(): void {
+    if (this.closed) return
+    this.closed = true
+    // A borrowed context comes back by itself.
+    if (this.context === undefined) return
+    this.context.close()
+    if (this.pooled) this.pool.finished()
+  }
+}
+
 /** With `takeover` it has a context of its own, from the first message to `close`; without it one is borrowed for each message. */
-export class Deflater implements Compressor {
-  private context: Context | undefined
-  private closed = false
-  private pooled = false
-  private readonly pool: Pool
+export class Deflater extends Owner implements Compressor {
   /** The window, where it is kept in place of a context. */
   private readonly window: Buffer | undefined
   private windowLength = 0
@@ -310,7 +325,7 @@ export class Deflater implements Compressor {
     private readonly takeover: boolean
   ) {
     const { level, memLevel, strategy, windowBits } = settings
-    this.pool = poolOf(`deflate ${level} ${memLevel} ${strategy} ${windowBits}`, () => newDeflate(settings))
+    super(poolOf(`deflate ${level} ${memLevel} ${strategy} ${windowBits}`, () => newDeflate(settings)))
     this.window = takeover && windowBits <= replayedWindowBits ? Buffer.allocUnsafeSlow(1 << windowBits) : undefined
   }
 
@@ -376,15 +391,6 @@ export class Deflater implements Compressor {
   private giveBack(context: Context): void {
     if (context !== this.context) this.pool.release(context)
   }
-
-  close(): void {
-    if (this.closed) return
-    this.closed = true
-    // A borrowed context comes back by itself.
-    if (this.context === undefined) return
-    this.context.close()
-    if (this.pooled) this.pool.finished()
-  }
 }
 
 /**
@@ -408,17 +414,12 @@ interface Inflating {
 }
 
 /** See {@link Deflater} for `takeover`. */
-export class Inflater implements Decompressor {
-  private context: Context | undefined
-  private closed = false
-  private pooled = false
-  private readonly pool: Pool
-
+export class Inflater extends Owner implements Decompressor {
   constructor(
     private readonly windowBits: number,
     private readonly takeover: boolean
   ) {
-    this.pool = poolOf(`inflate ${windowBits}`, () => newInflate(windowBits))
+    super(poolOf(`inflate ${windowBits}`, () => newInflate(windowBits)))
   }
 
   inflate(
@@ -494,8 +495,11 @@ export class Inflater implements Decompressor {
     if (consumedTail < 0 || (consumedTail > 0 && consumedTail < tail.length)) return this.failed(context, "invalid")
     if (context.outputLength > maxBytes) return this.failed(context, "too big")
     const result = context.take(0)
-    if (!this.takeover) this.pool.release(context)
-    else if (consumedTail === 0) {
+    if (!this.takeover) {
+      // One that was renewed keeps the message as its dictionary, which `reset` would give to a stranger.
+      if (message.finalBlocks === 0) this.pool.release(context)
+      else context.close()
+    } else if (consumedTail === 0) {
       const own = Buffer.from(result)
       this.renewed(context, own)
       return own
@@ -519,14 +523,6 @@ export class Inflater implements Decompressor {
     context.close()
     if (this.takeover) this.context = undefined
     return failure
-  }
-
-  close(): void {
-    if (this.closed) return
-    this.closed = true
-    if (this.context === undefined) return
-    this.context.close()
-    if (this.pooled) this.pool.finished()
   }
 }
 

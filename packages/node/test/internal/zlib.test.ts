@@ -251,6 +251,15 @@ describe("zlib", () => {
       assert.isTrue(message.equals(decompressor.inflate(second, mebibyte, failing) as Uint8Array))
       decompressor.close()
     })
+
+    it("without takeover no other message may refer to it, whoever sends that", () => {
+      const message = Buffer.from(prose(1000))
+      const payload = Buffer.concat([wholeStream(message), compressed("the end")])
+      const expected = Buffer.concat([message, Buffer.from("the end")])
+      assert.isTrue(expected.equals(new Inflater(15, false).inflate(payload, mebibyte, failing) as Uint8Array))
+      const referring = compressed(message, { dictionary: message })
+      assert.strictEqual(new Inflater(15, false).inflate(referring, mebibyte, failing), "invalid")
+    })
   })
 
   describe("the thread pool", () => {
