@@ -76,7 +76,8 @@ export const fromEffect = <E1, R1, E2, R2, R3, R4>(options: {
   readonly abort: Effect.Effect<unknown, never, R4>
 }): Effect.Effect<Transport, never, R1 | R2 | R3 | R4 | Scope.Scope> =>
   Effect.gen(function* () {
-    const runtime = yield* Effect.runtime<R1 | R2 | R3 | R4>()
+    // Made in an uninterruptible region, its fibers must still be interruptible: the Scope waits for them.
+    const runtime = yield* Effect.interruptible(Effect.runtime<R1 | R2 | R3 | R4>())
     const transport = new EffectTransport(options, runtime)
     yield* Effect.addFinalizer(() => transport.dispose)
     return transport

@@ -165,7 +165,10 @@ describe("fromEffect", () => {
     })
   )
 
-  it.effect("leaving the Scope runs abort to its end, and interrupts reading and writing", () =>
+  it.effect.each([
+    { made: "anywhere", region: Effect.interruptible },
+    { made: "in an uninterruptible region", region: Effect.uninterruptible }
+  ])("made $made: leaving the Scope runs abort to its end, and interrupts reading and writing", ({ region }) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const log = yield* Ref.make<ReadonlyArray<string>>([])
@@ -178,7 +181,7 @@ describe("fromEffect", () => {
           write: () => Effect.onInterrupt(Effect.never, () => note("write interrupted")),
           end: note("end"),
           abort: Effect.zipRight(Deferred.await(gate), note("abort"))
-        }),
+        }).pipe(region),
         scope
       )
       transport.open(recorder)
