@@ -95,6 +95,13 @@ class NodeTransport implements Transport.Transport {
     if (duplex.readableEnded) queueMicrotask(() => this.endedBefore(listener))
   }
 
+  gone(): void {
+    const { handle, listener } = this
+    this.closed = true
+    if (handle !== undefined) (handle as OwnedHandle)[owner] = undefined
+    listener?.onClose(this.transportError())
+  }
+
   /** The end came before anyone listened to it. */
   private endedBefore(listener: Transport.Listener): void {
     if (this.closed) return
@@ -215,11 +222,13 @@ function onEnd(this: OwnedDuplex): void {
 }
 
 function onError(this: OwnedDuplex, error: unknown): void {
-  this[owner]!.error = error
+  const transport = this[owner]
+  if (transport !== undefined) transport.error = error
 }
 
 function onClose(this: OwnedDuplex): void {
   const transport = this[owner]!
-  transport.closed = true
-  transport.listener?.onClose(transport.transportError())
+  // Sockets outlive small garbage collections, and all that they refer to would (a third of an opening handshake).
+  this[owner] = undefined
+  transport.gone()
 }

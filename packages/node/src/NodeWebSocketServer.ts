@@ -228,14 +228,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   ): Transport.Transport | undefined {
     const { socket } = this
     if (socket.destroyed || !socket.writable) return undefined
-    const response = NodeHttpServerRequest.toServerResponse(outer)
-    if (response.writableEnded || response.headersSent) return undefined
-    // The platform ends the socket when the response is finished. Detached it writes nothing, and with `finished` set it counts
-    // as sent (`writableEnded` reads it) without building the head that `end` would build for nobody.
-    response.removeAllListeners("finish")
-    response.detachSocket(socket as Net.Socket)
-    ;(response as { finished: boolean }).finished = true
-    if (!response.writableEnded) response.end()
+    if (!leaveUnanswered(outer, socket)) return undefined
     unguard(socket)
     forgetResponse(outer)
     forgetResponse(inner)
@@ -257,6 +250,23 @@ const forgetRequest = (socket: Duplex, closeListeners: number): void => {
   for (const listener of socket.listeners("close").slice(closeListeners)) {
     if (!NodeTransport.ownsListener(listener)) socket.removeListener("close", listener as () => void)
   }
+}
+
+/**
+ * Keeps Node's own response from answering the request; `false` if it did already. Mostly there is none, since the platform makes it when
+ * somebody asks for it.
+ */
+const leaveUnanswered = (request: HttpServerRequest.HttpServerRequest, socket: Duplex): boolean => {
+  if (!hasPendingResponse(socket) && typeof (request as { response?: unknown }).response === "function") return true
+  const response = NodeHttpServerRequest.toServerResponse(request)
+  if (response.writableEnded || response.headersSent) return false
+  // The platform ends the socket when the response is finished. Detached it writes nothing, and with `finished` set it counts
+  // as sent (`writableEnded` reads it) without building the head that `end` would build for nobody.
+  response.removeAllListeners("finish")
+  response.detachSocket(socket as Net.Socket)
+  ;(response as { finished: boolean }).finished = true
+  if (!response.writableEnded) response.end()
+  return true
 }
 
 /**

@@ -135,6 +135,8 @@ export abstract class Handled implements Entry {
 
   private release(): void {
     const close = this.closeLast(this.exit ?? Exit.void)
+    // What is left of one that is over should not keep the rest alive between small garbage collections.
+    this.fiber = undefined
     if (close === undefined) this.leaveSets()
     else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.leaveSets())
   }
