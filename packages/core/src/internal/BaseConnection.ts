@@ -477,6 +477,8 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private putOut(message: Message, compress: boolean | undefined): Effect.Effect<void, ConnectionClosed> {
     this.write(message, compress)
+    // As most messages of a turn.
+    if (this.flushing && this.isBelowMark) return Effect.void
     this.wrote()
     return this.isBelowMark ? Effect.void : this.awaitSent
   }
