@@ -16,7 +16,7 @@ import { frame } from "./engine/FrameEncoder.js"
 import { encodeText, type Natives, portable } from "./engine/Natives.js"
 import * as Opcode from "./engine/Opcode.js"
 import type { Violation } from "./engine/Rule.js"
-import { BaseConnection } from "./internal/BaseConnection.js"
+import { BaseConnection, noMessage } from "./internal/BaseConnection.js"
 import { FramedConnection } from "./internal/FramedConnection.js"
 import * as Flush from "./internal/flush.js"
 import type { Message } from "./Message.js"
@@ -172,6 +172,8 @@ export class Room implements Broadcast, Flush.Flushable {
   readonly disconnected = Effect.sync(() => this.disconnectedCount)
 
   private put(message: Message, except: Connection | undefined): void {
+    const misuse = noMessage(message)
+    if (misuse !== undefined) throw new TypeError(misuse)
     if (this.members.size === 0) return
     const opcode = typeof message === "string" ? Opcode.text : Opcode.binary
     const publication = { message, frame: frame(this.natives, opcode, message), except }

@@ -163,6 +163,20 @@ describe("members", () => {
     })
   )
 
+  it.scoped("get nothing of what is no message, which is a defect", () =>
+    Effect.gen(function* () {
+      const room = yield* Broadcast.make()
+      const { member, peer } = yield* memberOf()
+      yield* room.join(member)
+      for (const wrong of [new ArrayBuffer(4), 7, undefined] as unknown as ReadonlyArray<Message.Message>) {
+        const defect = yield* Effect.flip(Effect.sandbox(room.publish(wrong)))
+        assert.include(Cause.pretty(defect), "a message is a string or a Uint8Array")
+      }
+      yield* room.publish("1")
+      assert.strictEqual(yield* peer.take, "1")
+    })
+  )
+
   it.effect("must be connections of this library", () =>
     Effect.gen(function* () {
       const room = yield* Broadcast.make()

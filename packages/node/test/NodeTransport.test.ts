@@ -56,7 +56,7 @@ const sockets = (path?: string): Effect.Effect<readonly [Net.Socket, Net.Socket]
 
 const bytesOf = (text: string) => Buffer.from(text)
 /** Puts data together up to an expected text. */
-const read = (heard: Queue.Dequeue<Heard>, expected: string) =>
+const readAll = (heard: Queue.Dequeue<Heard>, expected: string) =>
   Effect.gen(function* () {
     let text = ""
     while (text.length < expected.length) {
@@ -67,22 +67,31 @@ const read = (heard: Queue.Dequeue<Heard>, expected: string) =>
     assert.strictEqual(text, expected)
   })
 
-describe("a TCP socket", () => {
+/** Sockets of a subclass are left to Node's own streams. */
+class OwnSocket extends Net.Socket {}
+const ways: ReadonlyArray<readonly [name: string, prepare: (socket: Net.Socket) => Net.Socket]> = [
+  ["a TCP socket", (socket) => socket],
+  ["a TCP socket through its streams", (socket) => Object.setPrototypeOf(socket, OwnSocket.prototype) as Net.Socket]
+]
+
+describe.each(ways)("%s", (_, prepare) => {
+  const prepared = Effect.map(sockets(), ([far, near]) => [far, prepare(near)] as const)
+
   it.scopedLive("reads, writes, and ends one direction after the other", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
       const heard = yield* listen(transport)
       const other = NodeTransport.fromDuplex(far)
       const heardFar = yield* listen(other)
       transport.write([bytesOf("a"), bytesOf("b"), bytesOf("c")])
-      yield* read(heardFar, "abc")
+      yield* readAll(heardFar, "abc")
       transport.end()
       transport.end()
       transport.write([bytesOf("after the end")])
       assert.deepStrictEqual(yield* Queue.take(heardFar), { _tag: "End" })
       other.write([bytesOf("still there")])
-      yield* read(heard, "still there")
+      yield* readAll(heard, "still there")
       other.end()
       assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "End" })
       assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "Close", error: undefined })
@@ -92,33 +101,33 @@ describe("a TCP socket", () => {
 
   it.scopedLive("gives the bytes that were read before first", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       far.write("rest")
       const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head ")))
-      yield* read(heard, "head rest")
+      yield* readAll(heard, "head rest")
     })
   )
 
   it.scopedLive("gives them, and the end, also when that came before", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       near.resume()
       far.end()
       yield* Effect.promise(() => once(near, "end"))
       const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head")))
-      yield* read(heard, "head")
+      yield* readAll(heard, "head")
       assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "End" })
     })
   )
 
   it.scopedLive("a stream that is paused flows, and pause and resume hold", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       near.pause()
       const transport = NodeTransport.fromDuplex(near)
       const heard = yield* listen(transport)
       far.write("1")
-      yield* read(heard, "1")
+      yield* readAll(heard, "1")
       transport.pause()
       far.write("2")
       const both = yield* sockets()
@@ -126,13 +135,13 @@ describe("a TCP socket", () => {
       yield* Effect.promise(() => once(both[1].resume(), "end"))
       assert.strictEqual(yield* Queue.size(heard), 0)
       transport.resume()
-      yield* read(heard, "2")
+      yield* readAll(heard, "2")
     })
   )
 
   it.scopedLive("tells when what waits has left", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       far.pause()
       const transport = NodeTransport.fromDuplex(near)
       const heard = yield* listen(transport)
@@ -150,7 +159,7 @@ describe("a TCP socket", () => {
 
   it.scopedLive("abort cuts at once, once", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
       const heard = yield* listen(transport)
       far.resume()
@@ -165,7 +174,7 @@ describe("a TCP socket", () => {
 
   it.scopedLive("a reset is an error with its cause", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       const heard = yield* listen(NodeTransport.fromDuplex(near))
       far.resetAndDestroy()
       const last = yield* Queue.take(heard)
@@ -179,7 +188,7 @@ describe("a TCP socket", () => {
 
   it.scopedLive("that broke before it is opened closes when it is", () =>
     Effect.gen(function* () {
-      const [far, near] = yield* sockets()
+      const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
       near.resume()
       far.resetAndDestroy()
@@ -188,6 +197,150 @@ describe("a TCP socket", () => {
       const last = yield* Queue.take(heard)
       assert.strictEqual(last._tag, "Close")
       if (last._tag === "Close") assert.strictEqual(last.error?.reason, "Reset")
+    })
+  )
+
+  it.scopedLive("keeps the order of what comes while it is paused and resumed all the time", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* prepared
+      const transport = NodeTransport.fromDuplex(near)
+      const sent = Buffer.from(Array.from({ length: 1 << 19 }, (_, i) => (i * 31 + (i >> 8)) & 255))
+      const received: Array<Buffer> = []
+      let paused = false
+      let wrong = 0
+      yield* Effect.async<void>((resume) => {
+        transport.open({
+          onData: (chunk) => {
+            if (paused) wrong++
+            received.push(Buffer.from(chunk))
+            if (received.length % 2 === 0) return
+            paused = true
+            transport.pause()
+            setImmediate(() => {
+              paused = false
+              transport.resume()
+            })
+          },
+          onDrain: () => {},
+          onEnd: () => resume(Effect.void),
+          onClose: () => {}
+        })
+        // Pieces of all sizes, some of them in turns of their own
+        for (let at = 0, size = 1; at < sent.length; at += size, size = ((size * 7) % 4001) + 1) {
+          far.write(sent.subarray(at, at + size))
+        }
+        far.end()
+      })
+      assert.strictEqual(wrong, 0)
+      assert.isTrue(Buffer.concat(received).equals(sent))
+    })
+  )
+
+  it.scopedLive("writes whatever is queued in order", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* prepared
+      const transport = NodeTransport.fromDuplex(near)
+      yield* listen(transport)
+      const sent: Array<Buffer> = []
+      const send = (size: number) => {
+        const chunk = Buffer.alloc(size, sent.length)
+        sent.push(chunk)
+        return chunk
+      }
+      far.pause()
+      // One piece, several, none, and far more than the kernel takes
+      for (let i = 0; i < 50; i++) {
+        transport.write([send(10)])
+        transport.write([send(1000), send(0), send(300_000)])
+        assert.isTrue(transport.write([]))
+      }
+      assert.isAbove(transport.bufferedBytes(), 0)
+      transport.end()
+      const received: Array<Buffer> = []
+      far.on("data", (chunk: Buffer) => received.push(chunk)).resume()
+      yield* Effect.promise(() => once(far, "end"))
+      assert.isTrue(Buffer.concat(received).equals(Buffer.concat(sent)))
+    })
+  )
+
+  it.scopedLive("a write that fails is an error with its cause", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* prepared
+      const transport = NodeTransport.fromDuplex(near)
+      const heard = yield* listen(transport)
+      transport.write([bytesOf("first")])
+      transport.pause()
+      far.resetAndDestroy()
+      yield* Effect.promise(() => once(far, "close"))
+      while ((yield* Queue.size(heard)) === 0) {
+        transport.write([bytesOf("into the void"), bytesOf("in two pieces")])
+        yield* Effect.promise(() => new Promise(setImmediate))
+      }
+      const last = yield* Queue.take(heard)
+      assert.strictEqual(last._tag, "Close")
+      if (last._tag === "Close") assert.match(String(last.error?.cause), /EPIPE|ECONNRESET/)
+    })
+  )
+
+  it.scopedLive("of a socket that ends with its peer: what is written after it is dropped", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* prepared
+      near.allowHalfOpen = false
+      const transport = NodeTransport.fromDuplex(near)
+      const heard = yield* listen(transport)
+      transport.write([bytesOf("before")])
+      far.end()
+      assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "End" })
+      while (!near.writableEnded) yield* Effect.promise(() => new Promise(setImmediate))
+      assert.isTrue(transport.write([bytesOf("after")]))
+      far.resume()
+      assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "Close", error: undefined })
+    })
+  )
+})
+
+describe("what lies under a socket", () => {
+  it.scopedLive("is used for all but the first bytes", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* sockets()
+      const transport = NodeTransport.fromDuplex(near)
+      const heard = yield* listen(transport)
+      const heardFar = yield* listen(NodeTransport.fromDuplex(far))
+      let written = 0
+      let read = 0
+      const write = near.write.bind(near)
+      near.write = ((chunk: Uint8Array) => {
+        written++
+        return write(chunk)
+      }) as typeof near.write
+      near.on("data", () => read++)
+      for (let i = 0; i < 10; i++) {
+        assert.isTrue(transport.write([bytesOf(`there ${i}`)]))
+        yield* readAll(heardFar, `there ${i}`)
+        far.write(`back ${i}`)
+        yield* readAll(heard, `back ${i}`)
+      }
+      assert.isAtMost(written, 1)
+      assert.strictEqual(read, 0)
+      assert.strictEqual(near.bytesWritten, 70)
+      assert.strictEqual(near.bytesRead, 60)
+    })
+  )
+
+  it.scopedLive("takes bytes only", () =>
+    Effect.gen(function* () {
+      const [far, near] = yield* sockets()
+      const transport = NodeTransport.fromDuplex(near)
+      const heardFar = yield* listen(NodeTransport.fromDuplex(far))
+      transport.write([bytesOf("1")])
+      transport.write([bytesOf("2")])
+      for (const wrong of [new ArrayBuffer(4), "text", undefined, 7]) {
+        for (const chunks of [[wrong], [bytesOf("x"), wrong]] as Array<any>) {
+          assert.throws(() => transport.write(chunks), TypeError)
+        }
+      }
+      transport.write([bytesOf("3")])
+      yield* readAll(heardFar, "123")
     })
   )
 })

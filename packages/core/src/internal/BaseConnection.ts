@@ -464,7 +464,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   /** Why this is no message for this peer: what is not typed may send anything, and a transport takes only bytes. */
   private misfit(message: Message): string | undefined {
     if (typeof message === "string") return undefined
-    return !isBytes(message) ? noMessage : this.textOnly ? noBinary : undefined
+    return noMessage(message) ?? (this.textOnly ? noBinary : undefined)
   }
 
   // Apart from `sendNow`, whose calls would all pay for what the closure captures.
@@ -779,7 +779,9 @@ export const unsendable = (code: number, reason: string): string | undefined =>
       : undefined
 
 const noBinary = "the peer's version of the protocol has no binary messages"
-const noMessage = "a message is a string or a Uint8Array"
+/** Why this is no message, if so. */
+export const noMessage = (message: unknown): string | undefined =>
+  typeof message === "string" || isBytes(message) ? undefined : "a message is a string or a Uint8Array"
 
 /** Of this realm or another one. */
 const isBytes = (message: unknown): boolean =>

@@ -485,6 +485,33 @@ export const connectionContract = <E>(
         }))
     })
 
+    test("what is no message, sent by programs without types, is a defect, and nothing else is lost", (make) =>
+      Effect.gen(function* () {
+        const { client, server } = yield* make()
+        const wrong = [
+          new ArrayBuffer(9000),
+          new DataView(new ArrayBuffer(4)),
+          new Float32Array(3),
+          7,
+          null,
+          { length: 3 }
+        ]
+        for (const one of wrong as unknown as ReadonlyArray<Message.Message>) {
+          for (const sending of [
+            client.send(one),
+            client.sendWith(one, {}),
+            client.sendAll(["not sent", one]),
+            client.trySend(one),
+            Effect.sync(() => client.unsafeTrySend(one)),
+            Stream.run(Stream.make(one), client.sink)
+          ]) {
+            assert.include(yield* defectOf(sending), "a message is a string or a Uint8Array")
+          }
+        }
+        yield* client.send("sent")
+        assert.strictEqual(yield* server.take, "sent")
+      }))
+
     describe("sendFragments", () => {
       const texts: ReadonlyArray<readonly [string, ReadonlyArray<string>, string]> = [
         ["no piece is an empty message", [], ""],
