@@ -5,6 +5,7 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { Duplex, PassThrough } from "node:stream"
+import { Worker } from "node:worker_threads"
 import { assert, describe, it } from "@effect/vitest"
 import { Connection, type Transport, type WebSocketError } from "@effect-ws/core"
 import { NodeTransport } from "@effect-ws/node"
@@ -299,6 +300,17 @@ describe.each(ways)("%s", (_, prepare) => {
   )
 })
 
+/** Tells its port, then how many bytes came. */
+const countingPeer = `
+  const { parentPort } = require("node:worker_threads")
+  let count = 0
+  const server = require("node:net").createServer((socket) => {
+    socket.on("data", (chunk) => { count += chunk.length })
+    socket.on("end", () => { parentPort.postMessage(count) })
+  })
+  server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port))
+`
+
 describe("what lies under a socket", () => {
   it.scopedLive("is used for all but the first bytes", () =>
     Effect.gen(function* () {
@@ -324,6 +336,32 @@ describe("what lies under a socket", () => {
       assert.strictEqual(read, 0)
       assert.strictEqual(near.bytesWritten, 70)
       assert.strictEqual(near.bytesRead, 60)
+    })
+  )
+
+  it.scopedLive("is written to while another thread reads", () =>
+    Effect.gen(function* () {
+      const peer = yield* Effect.acquireRelease(
+        Effect.sync(() => new Worker(countingPeer, { eval: true })),
+        (peer) => Effect.promise(() => peer.terminate())
+      )
+      const [port] = yield* Effect.promise(() => once(peer, "message") as Promise<[number]>)
+      const socket = Net.connect(port, "127.0.0.1")
+      yield* Effect.promise(() => once(socket, "connect"))
+      const transport = NodeTransport.fromDuplex(socket)
+      const heard = yield* listen(transport)
+      // Sizes around what a socket takes at once, so that all, nothing, or a part of them is taken
+      let total = 0
+      for (let i = 0; i < 300; i++) {
+        const size = 1 + ((i * 65_537) % 4_000_037)
+        total += size
+        transport.write(i % 2 === 0 ? [new Uint8Array(size)] : [new Uint8Array(1), new Uint8Array(size - 1)])
+        transport.write([new Uint8Array(0)])
+        if (transport.bufferedBytes() > 1 << 23) assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "Drain" })
+      }
+      transport.end()
+      const [counted] = yield* Effect.promise(() => once(peer, "message") as Promise<[number]>)
+      assert.strictEqual(counted, total)
     })
   )
 

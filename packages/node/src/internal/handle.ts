@@ -73,9 +73,6 @@ const learnRequest = (handle: { writeBuffer: Handle["writeBuffer"] }): void => {
 /** Whether {@link write} can be called. */
 export const canWrite = (): boolean => Request !== undefined
 
-/** A request that native code did not keep. */
-let spare: WriteRequest | undefined
-
 /**
  * Writes at least one chunk. Gives a negative error number, or how many bytes the kernel did not take yet: if not 0, `oncomplete` is
  * called with `writer` when it has.
@@ -88,15 +85,15 @@ export const write = (
 ): number => {
   // Native code ends the process for what it does not expect.
   if (!chunks.every(ArrayBuffer.isView)) throw new TypeError("a chunk is no Uint8Array")
-  const request = spare ?? new Request!()
-  spare = undefined
+  // Never used again: native code may keep it for a while although the queue is empty (the kernel took the rest at the second try).
+  const request = new Request!()
   const status = chunks.length === 1 ? handle.writeBuffer(request, chunks[0]!) : handle.writev(request, chunks, true)
   const queued = status < 0 ? status : handle.writeQueueSize
   if (queued > 0) {
     request.oncomplete = oncomplete
     request.bytes = chunks
     request.writer = writer
-  } else spare = request
+  }
   return queued
 }
 
