@@ -77,13 +77,14 @@ class NodeTransport implements Transport.Transport {
   }
 
   open(listener: Transport.Listener): void {
-    this.listener = listener
     const { duplex } = this
     if (this.closed || duplex.destroyed) {
       this.closed = true
+      // Told here, and not again by an event that may still come.
       queueMicrotask(() => listener.onClose(this.transportError()))
       return
     }
+    this.listener = listener
     duplex.on("data", onData)
     duplex.on("end", onEnd)
     if (this.handle !== undefined) {

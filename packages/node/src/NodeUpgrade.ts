@@ -323,6 +323,7 @@ class Endpoint {
   private readonly deciding = new Set<Fiber.RuntimeFiber<unknown, unknown>>()
   private readonly settings: Connection.Settings
   private readonly handlerTimeoutMillis: number
+  private readonly withoutRequest: (socket: Connection.Connection) => ReturnType<AnyHandler>
 
   constructor(
     private readonly options: AnyOptions,
@@ -334,6 +335,7 @@ class Endpoint {
     if (misuse !== undefined) throw new TypeError(`a server can't have these extensions: ${misuse}`)
     const platform = { role: "server", slab } as const
     this.settings = Connection.settings(options, platform)
+    this.withoutRequest = handler as typeof this.withoutRequest
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
     const drainTimeoutMillis = Duration.toMillis(options.drainTimeout ?? "5 seconds")
     this.upgrades = Upgrade.makeServer({ platform, scheduler, drainTimeoutMillis })
@@ -412,10 +414,14 @@ class Endpoint {
       runtime,
       handlerTimeoutMillis,
       begins,
-      handler: (socket) => handler(socket, { request, accepted, subprotocol })
+      // A closure in here would keep the request as long as the connection, although `each` has no use for it.
+      handler: begins === "on input" ? this.withoutRequest : withRequest(handler, { request, accepted, subprotocol })
     })
   }
 }
+
+const withRequest = (handler: AnyHandler, request: Accepted<any>) => (socket: Connection.Connection) =>
+  handler(socket, request)
 
 // ---- answers -----------------------------------------------------------------------------------------------------------
 
