@@ -148,6 +148,7 @@ const svg = (plots: ReadonlyArray<Plot>): string => {
   const total = height * plots.length
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${total}" viewBox="0 0 ${width} ${total}" font-family="sans-serif" font-size="11">`,
+    "<title>How cost grows</title>",
     `<rect width="${width}" height="${total}" fill="#fff"/>`,
     ...drawn,
     "</svg>\n"
