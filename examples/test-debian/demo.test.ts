@@ -23,6 +23,12 @@ const startDemo = (port: number, store: string) =>
     }
   })
 
+/** A demo of its own, on a free port and with nothing stored. */
+const newDemo = Effect.gen(function* () {
+  const port = yield* freePort
+  return { port, ...(yield* startDemo(port, yield* folder)) }
+})
+
 /** The page in the hands of one person. */
 const person = (port: number, name: string, room = "lobby") =>
   Effect.map(openPage(`http://127.0.0.1:${port}/#${room}`), (page) => {
@@ -79,8 +85,7 @@ const person = (port: number, name: string, room = "lobby") =>
 layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => {
   it.scoped("two people talk and see each other come and go, each room for itself", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      yield* startDemo(port, yield* folder)
+      const { port } = yield* newDemo
       const ada = yield* person(port, "Ada")
       yield* ada.enter
       yield* ada.shows("#chat-state", "connected")
@@ -108,8 +113,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
 
   it.scoped("an address that names no room leads to the lobby", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      yield* startDemo(port, yield* folder)
+      const { port } = yield* newDemo
       const ada = yield* person(port, "Ada", "%")
       yield* ada.shows("#lines .note", "You are in “lobby” as guest-")
     })
@@ -117,8 +121,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
 
   it.scoped("the feed comes over a WebSocket, and as Server-Sent Events", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      yield* startDemo(port, yield* folder)
+      const { port } = yield* newDemo
       const ada = yield* person(port, "Ada")
       yield* ada.ticks
       yield* ada.choose("Server-Sent Events")
@@ -132,8 +135,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
 
   it.scoped("a line that is cut comes back by itself", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      yield* startDemo(port, yield* folder)
+      const { port } = yield* newDemo
       const ada = yield* person(port, "Ada")
       yield* ada.enter
       yield* ada.click("Cut the connection")
@@ -229,8 +231,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
     "no message is lost or doubled when the line is cut again and again in a burst of them, and nobody leaves",
     () =>
       Effect.gen(function* () {
-        const port = yield* freePort
-        yield* startDemo(port, yield* folder)
+        const { port } = yield* newDemo
         const ada = yield* person(port, "Ada")
         const bob = yield* person(port, "Bob")
         yield* ada.enter
@@ -257,8 +258,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
 
   it.scoped("a server that was restarted without what it knew: the page says so, and enters again", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      const { stop } = yield* startDemo(port, yield* folder)
+      const { port, stop } = yield* newDemo
       const ada = yield* person(port, "Ada")
       yield* ada.enter
       yield* ada.say("before")
@@ -277,8 +277,7 @@ layer(Chromium.layer, { excludeTestServices: true })("the demo's page", (it) => 
 
   it.scoped("who closes the page has left; who loads it again is there once", () =>
     Effect.gen(function* () {
-      const port = yield* freePort
-      yield* startDemo(port, yield* folder)
+      const { port } = yield* newDemo
       const ada = yield* person(port, "Ada")
       const bob = yield* person(port, "Bob")
       yield* ada.enter

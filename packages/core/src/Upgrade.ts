@@ -18,7 +18,6 @@ import * as Connection from "./Connection.js"
 import type * as Extension from "./engine/Extension.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
-import { schedulerRef, standardScheduler } from "./internal/compat.js"
 import { Handled } from "./internal/handled.js"
 import { withRequestSpans } from "./internal/RequestSpan.js"
 import type { Transport } from "./Transport.js"
@@ -106,11 +105,7 @@ export const start = <R>(
   const { extensions, handler, handlerTimeoutMillis, opened, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
   const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
-  const isStandard = FiberRefs.getOrDefault(runtime.fiberRefs, schedulerRef) === standardScheduler
-  const scheduler = isStandard ? server.scheduler : undefined
-  new Upgraded(connection, runtime, clock, scheduler, server.connections, handlerTimeoutMillis, handler).start(
-    options.begins
-  )
+  new Upgraded(connection, runtime, clock, server, handlerTimeoutMillis, handler).start(options.begins)
 }
 
 /** One connection that was accepted outside a router. */
@@ -119,12 +114,11 @@ class Upgraded<R> extends Handled {
     connection: Connection.Connection,
     runtime: Runtime.Runtime<R>,
     clock: Clock.Clock,
-    scheduler: Scheduler.Scheduler | undefined,
-    private readonly connections: ConnectionSet,
+    private readonly server: UpgradeServer,
     protected readonly handlerTimeoutMillis: number,
     private readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
   ) {
-    super(connection, runtime, clock, scheduler)
+    super(connection, runtime, clock, server.scheduler)
   }
 
   protected get subject(): string {
@@ -136,11 +130,11 @@ class Upgraded<R> extends Handled {
   }
 
   protected enter(): void {
-    this.connections.add(this)
+    this.server.connections.add(this)
   }
 
   protected leaveSets(): void {
-    this.connections.delete(this)
+    this.server.connections.delete(this)
   }
 }
 

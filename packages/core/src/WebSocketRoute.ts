@@ -31,7 +31,6 @@ import * as FiberRefs from "effect/FiberRefs"
 import * as Layer from "effect/Layer"
 import type * as ParseResult from "effect/ParseResult"
 import * as Runtime from "effect/Runtime"
-import type * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
@@ -40,7 +39,7 @@ import * as Extension from "./engine/Extension.js"
 import type * as Handshake from "./engine/Handshake.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
-import { closeScope, schedulerRef, standardScheduler } from "./internal/compat.js"
+import { closeScope } from "./internal/compat.js"
 import { type Begins, type CloseFrame, Handled } from "./internal/handled.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
 import * as TakeOver from "./internal/takeOver.js"
@@ -849,8 +848,7 @@ class Route {
         extensions,
         check
       )
-      const scheduler = FiberRefs.getOrDefault(refs, schedulerRef) === standardScheduler ? server.scheduler : undefined
-      new Handling(connection, runtime, clock, scheduler, accepted, scope, this, server.connections).start(this.begins)
+      new Handling(connection, runtime, clock, server, accepted, scope, this).start(this.begins)
       return Effect.succeed(response)
     })
   }
@@ -878,13 +876,12 @@ class Handling extends Handled {
     connection: Connection.Connection,
     runtime: Runtime.Runtime<never>,
     clock: Clock.Clock,
-    scheduler: Scheduler.Scheduler | undefined,
+    private readonly server: Upgrade.UpgradeServer,
     private readonly accepted: Accepted<any, any, any, any>,
     private readonly scope: Scope.CloseableScope,
-    private readonly route: Route,
-    private readonly serverConnections: ConnectionSet
+    private readonly route: Route
   ) {
-    super(connection, runtime, clock, scheduler)
+    super(connection, runtime, clock, server.scheduler)
   }
 
   protected get handlerTimeoutMillis(): number {
@@ -901,12 +898,12 @@ class Handling extends Handled {
 
   protected enter(): void {
     this.route.connections.add(this)
-    this.serverConnections.add(this)
+    this.server.connections.add(this)
   }
 
   protected leaveSets(): void {
     this.route.connections.delete(this)
-    this.serverConnections.delete(this)
+    this.server.connections.delete(this)
   }
 
   /** The request's Scope, the last that is left. */

@@ -50,7 +50,7 @@ class NodeTransport implements Transport.Transport {
   private readonly handle: Handle.Handle | undefined
   /** Whether what is read need not pass through the stream: it flows, and holds nothing. */
   passes = false
-  /** Whether the stream holds nothing that was written to it, so that what is written need not pass through it either. */
+  /** Whether what is written need not pass through the stream: it holds nothing. */
   private writesPast = false
   /** Whether the kernel did not take all that was written past the stream. */
   private queued = false
@@ -114,10 +114,18 @@ class NodeTransport implements Transport.Transport {
   write(chunks: ReadonlyArray<Uint8Array>): boolean {
     const { duplex, handle } = this
     if (chunks.length === 0) return true
-    // Only destroying a socket takes its handle away, and a field is read faster than what the stream would say.
-    if (this.writesPast ? duplex._handle === null : duplex.destroyed) return true
-    if ((this.halfOver || !this.writesPast) && duplex.writableEnded) return true
-    if (this.writesPast || (handle !== undefined && this.mayWritePast())) return this.writePast(handle!, chunks)
+    if (this.writesPast) {
+      // Only destroying a socket takes its handle away, and a field is read faster than what the stream would say.
+      return (
+        duplex._handle === null || (this.halfOver && duplex.writableEnded) || this.writePast(duplex._handle, chunks)
+      )
+    }
+    if (duplex.destroyed || duplex.writableEnded) return true
+    // Nobody else writes to the stream, so it holds nothing from here on.
+    if (handle !== undefined && Handle.canWrite() && duplex.writableLength === 0) {
+      this.writesPast = true
+      return this.writePast(handle, chunks)
+    }
     if (chunks.length === 1) this.blocked = !duplex.write(chunks[0])
     else {
       duplex.cork()
@@ -131,12 +139,6 @@ class NodeTransport implements Transport.Transport {
     }
     // Node hands small writes to the kernel at once; then nothing refers to the memory any more.
     return duplex.writableLength === 0
-  }
-
-  /** Nobody else writes to the stream, so this holds for good. */
-  private mayWritePast(): boolean {
-    this.writesPast = Handle.canWrite() && this.duplex.writableLength === 0
-    return this.writesPast
   }
 
   private writePast(handle: Handle.Handle, chunks: ReadonlyArray<Uint8Array>): boolean {

@@ -234,7 +234,10 @@ export const serve = <E, R, A = void, RA = never>(
   options: Options<A, RA>,
   handler: (socket: Connection.Connection, request: Accepted<A>) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<void, never, Scope.Scope | RA | Exclude<R, Scope.Scope>> =>
-  listen(server, options, "on opening", (socket, accepted) => Effect.scoped(handler(socket, accepted)))
+  listen(server, options, {
+    begins: "on opening",
+    run: (socket, accepted) => Effect.scoped(handler(socket, accepted))
+  })
 
 /**
  * {@link serve} for handlers that look at one message after the other: one loop in one fiber that begins with the first message, without a
@@ -248,23 +251,29 @@ export const each = <E = never, R = never, A = void, RA = never>(
   options: Options<A, RA>,
   handler: (message: Message.Message, socket: Connection.Connection) => Effect.Effect<unknown, E, R> | void
 ): Effect.Effect<void, never, Scope.Scope | RA | R> =>
-  listen(server, options, "on input", (socket) => socket.runForEach((message) => handler(message, socket)))
+  listen(server, options, {
+    begins: "on input",
+    run: (socket) => socket.runForEach((message) => handler(message, socket))
+  })
 
 type AnyOptions = Options<any, any>
-type Begins = "on opening" | "on input"
-type AnyHandler = (socket: Connection.Connection, request: Accepted<any>) => Effect.Effect<unknown, unknown, any>
+/** The handler of {@link serve}, or that of {@link each}, which has no use for the request. */
+type Handler =
+  | {
+      readonly begins: "on opening"
+      readonly run: (socket: Connection.Connection, request: Accepted<any>) => Effect.Effect<unknown, unknown, any>
+    }
+  | {
+      readonly begins: "on input"
+      readonly run: (socket: Connection.Connection) => Effect.Effect<unknown, unknown, any>
+    }
 
-const listen = (
-  server: Http.Server,
-  options: AnyOptions,
-  begins: Begins,
-  handler: AnyHandler
-): Effect.Effect<void, never, any> =>
+const listen = (server: Http.Server, options: AnyOptions, handler: Handler): Effect.Effect<void, never, any> =>
   // A runtime keeps the region where it was taken; handlers are interruptible wherever the server is begun.
   Effect.flatMap(Effect.interruptible(Effect.runtime<any>()), (runtime) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        const endpoint = new Endpoint(options, begins, handler, runtime)
+        const endpoint = new Endpoint(options, handler, runtime)
         dispatcherOf(server).add(endpoint)
         return endpoint
       }),
@@ -323,19 +332,16 @@ class Endpoint {
   private readonly deciding = new Set<Fiber.RuntimeFiber<unknown, unknown>>()
   private readonly settings: Connection.Settings
   private readonly handlerTimeoutMillis: number
-  private readonly withoutRequest: (socket: Connection.Connection) => ReturnType<AnyHandler>
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly begins: Begins,
-    private readonly handler: AnyHandler,
+    private readonly handler: Handler,
     private readonly runtime: Runtime.Runtime<any>
   ) {
     const misuse = Extension.misuse(options.extensions ?? [])
     if (misuse !== undefined) throw new TypeError(`a server can't have these extensions: ${misuse}`)
     const platform = { role: "server", slab } as const
     this.settings = Connection.settings(options, platform)
-    this.withoutRequest = handler as typeof this.withoutRequest
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
     const drainTimeoutMillis = Duration.toMillis(options.drainTimeout ?? "5 seconds")
     this.upgrades = Upgrade.makeServer({ platform, scheduler, drainTimeoutMillis })
@@ -404,7 +410,7 @@ class Endpoint {
     const { extensions, opened, subprotocol } = checked
     const transport = NodeTransport.fromDuplex(stream, head)
     transport.write([Buffer.from(checked.head, "latin1")])
-    const { begins, handler, handlerTimeoutMillis, runtime, settings } = this
+    const { handler, handlerTimeoutMillis, runtime, settings } = this
     Upgrade.start(this.upgrades, {
       transport,
       settings,
@@ -413,15 +419,18 @@ class Endpoint {
       opened,
       runtime,
       handlerTimeoutMillis,
-      begins,
-      // A closure in here would keep the request as long as the connection, although `each` has no use for it.
-      handler: begins === "on input" ? this.withoutRequest : withRequest(handler, { request, accepted, subprotocol })
+      begins: handler.begins,
+      handler:
+        handler.begins === "on input" ? handler.run : withRequest(handler.run, { request, accepted, subprotocol })
     })
   }
 }
 
-const withRequest = (handler: AnyHandler, request: Accepted<any>) => (socket: Connection.Connection) =>
-  handler(socket, request)
+// Apart from `begin`, where a closure would keep the request for `each` too.
+const withRequest =
+  <A, B, C>(run: (socket: A, request: B) => C, request: B) =>
+  (socket: A): C =>
+    run(socket, request)
 
 // ---- answers -----------------------------------------------------------------------------------------------------------
 

@@ -187,6 +187,17 @@ describe.each(ways)("%s", (_, prepare) => {
     })
   )
 
+  it.scopedLive("that was destroyed before it is opened tells so once", () =>
+    Effect.gen(function* () {
+      const [, near] = yield* prepared
+      const transport = NodeTransport.fromDuplex(near)
+      near.destroy()
+      const heard = yield* listen(transport)
+      yield* Effect.promise(() => once(near, "close"))
+      assert.deepStrictEqual([...(yield* Queue.takeAll(heard))], [{ _tag: "Close", error: undefined }])
+    })
+  )
+
   it.scopedLive("that broke before it is opened closes when it is", () =>
     Effect.gen(function* () {
       const [far, near] = yield* prepared

@@ -172,22 +172,22 @@ describe("serve", () => {
     })
   )
 
+  /** An `accept` that never ends by itself, and tells when it begins and that it was interrupted. */
+  const undecided = Effect.map(Effect.all([Deferred.make<void>(), Deferred.make<void>()]), ([asked, interrupted]) => ({
+    asked,
+    interrupted,
+    accept: () =>
+      Effect.onInterrupt(Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never), () =>
+        Deferred.succeed(interrupted, undefined)
+      )
+  }))
+
   for (const [what, leave] of departures) {
     it.scopedLive(`${what} by the client while accept decides interrupts it`, () =>
       Effect.gen(function* () {
         const { port, server, sockets } = yield* plainServer
-        const asked = yield* Deferred.make<void>()
-        const interrupted = yield* Deferred.make<void>()
-        yield* NodeUpgrade.serve(
-          server,
-          {
-            accept: () =>
-              Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
-                Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
-              )
-          },
-          echo
-        )
+        const { accept, asked, interrupted } = yield* undecided
+        yield* NodeUpgrade.serve(server, { accept }, echo)
         const client = yield* connect(port)
         yield* client.write(handshake("/"))
         yield* Deferred.await(asked)
@@ -214,19 +214,9 @@ describe("serve", () => {
   it.scopedLive("leaving the Scope while accept decides interrupts it and answers 503", () =>
     Effect.gen(function* () {
       const { port, server } = yield* plainServer
-      const asked = yield* Deferred.make<void>()
-      const interrupted = yield* Deferred.make<void>()
+      const { accept, asked, interrupted } = yield* undecided
       const scope = yield* Scope.make()
-      yield* NodeUpgrade.serve(
-        server,
-        {
-          accept: () =>
-            Effect.zipRight(Deferred.succeed(asked, undefined), Effect.never).pipe(
-              Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
-            )
-        },
-        echo
-      ).pipe(Scope.extend(scope))
+      yield* Scope.extend(NodeUpgrade.serve(server, { accept }, echo), scope)
       const client = yield* connect(port)
       yield* client.write(handshake("/"))
       yield* Deferred.await(asked)

@@ -73,10 +73,6 @@ export const responseHeaders = (
 const reason = (accepted: AcceptedRequest): string =>
   "key" in accepted ? "Switching Protocols" : Hixie.reasons[accepted.version]
 
-/** A 101 up to the accept key. */
-const plainHead =
-  "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-
 /**
  * The whole 101 response: the handshake's own headers, then `headers`. To be written as Latin-1.
  *
@@ -90,16 +86,9 @@ export const formatAccept = (
   agreement: Agreement,
   headers: Handshake.Headers | ReadonlyArray<Handshake.HeaderEntry> = []
 ): string | Handshake.FormatError => {
-  const { extensions, subprotocol } = agreement
-  const entries = Handshake.entriesOf(headers)
-  // Nothing but the key to write is what most are: an opening handshake costs 4 % less than with a list of headers.
-  if ("key" in accepted && subprotocol === undefined && !extensions?.length && entries.length === 0) {
-    return `${plainHead}${Handshake.acceptKey(accepted.key)}\r\n\r\n`
-  }
-  const own = responseHeaders(accepted, agreement)
-  if ("_tag" in own) return own
-  for (const [name] of entries) if (Handshake.isReserved(name.toLowerCase())) return Handshake.reserved(name)
-  return formatHead(accepted, [...own, ...entries])
+  if ("key" in accepted) return Handshake.formatAccept({ ...agreement, key: accepted.key }, headers)
+  const all = Handshake.withOwn(Hixie.responseHeaders(accepted, agreement), Handshake.entriesOf(headers))
+  return "_tag" in all ? all : formatHead(accepted, all)
 }
 
 /**

@@ -477,7 +477,12 @@ export abstract class BaseConnection implements Flush.Flushable {
 
   private putOut(message: Message, compress: boolean | undefined): Effect.Effect<void, ConnectionClosed> {
     this.write(message, compress)
-    // As most messages of a turn.
+    return this.afterPut()
+  }
+
+  /** Something was put out; an Effect for the room that is left to wait for. */
+  private afterPut(): Effect.Effect<void, ConnectionClosed> {
+    // As after most messages of a turn.
     if (this.flushing && this.isBelowMark) return Effect.void
     this.wrote()
     return this.isBelowMark ? Effect.void : this.awaitSent
@@ -487,8 +492,7 @@ export abstract class BaseConnection implements Flush.Flushable {
   protected sendControl(put: () => void): Effect.Effect<void, ConnectionClosed> {
     if (!this.isOpen()) return this.closedError()
     put()
-    this.wrote()
-    return this.isBelowMark ? Effect.void : this.awaitSent
+    return this.afterPut()
   }
 
   /** Puts out messages; an Effect for the rest when there is no room, `undefined` when all are out. */
@@ -649,8 +653,7 @@ export abstract class BaseConnection implements Flush.Flushable {
           if (!this.isOpen()) return this.closedError()
           this.writeFragment(first ? kind : "continuation", piece, fin)
           first = false
-          this.wrote()
-          return this.isBelowMark ? Effect.void : this.awaitSent
+          return this.afterPut()
         }
         const each = (piece: Message): Effect.Effect<void, ConnectionClosed> => {
           if (kind === "text" ? typeof piece !== "string" : !isBytes(piece)) {
@@ -779,6 +782,7 @@ export const unsendable = (code: number, reason: string): string | undefined =>
       : undefined
 
 const noBinary = "the peer's version of the protocol has no binary messages"
+
 /** Why this is no message, if so. */
 export const noMessage = (message: unknown): string | undefined =>
   typeof message === "string" || isBytes(message) ? undefined : "a message is a string or a Uint8Array"

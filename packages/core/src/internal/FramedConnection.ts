@@ -376,14 +376,12 @@ export class FramedConnection extends BaseConnection implements Listener {
     return true
   }
 
-  /** {@link writeEncoded} without waiting for the turn's end; `frames` is one piece, in the form in which the transport takes it. */
-  writeEncodedNow(frames: readonly [Uint8Array]): void {
-    if (this.fragmenting || this.isExtended) {
-      if (this.writeEncoded(frames[0])) this.flush()
-    } else if (this.isOpen()) {
+  /** {@link writeEncoded} without waiting for the turn's end. */
+  writeEncodedNow(frames: Uint8Array): void {
+    if (this.fragmenting) this.writeEncoded(frames)
+    else if (this.isOpen()) {
+      this.protocol.sendEncoded(frames)
       this.flush()
-      this.transport.write(frames)
-      this.wroteOut()
     }
   }
 
@@ -392,10 +390,6 @@ export class FramedConnection extends BaseConnection implements Listener {
     const { output } = this.protocol
     if (output.size === 0 || this.transportClosed) return
     if (this.transport.write(output.take())) output.release()
-    this.wroteOut()
-  }
-
-  private wroteOut(): void {
     if (this.transport.bufferedBytes() > 0) this.protocol.blocked()
     else {
       this.protocol.drained()

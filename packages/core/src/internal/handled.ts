@@ -5,12 +5,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as FiberRefs from "effect/FiberRefs"
 import * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "../Connection.js"
 import { MessageError } from "../WebSocketError.js"
 import { unsendable } from "./BaseConnection.js"
 import type { Entry } from "./ConnectionSet.js"
+import { schedulerRef, standardScheduler } from "./compat.js"
 import * as Timers from "./timers.js"
 
 /** Whether the handler runs from the beginning, or costs no fiber before there is a message to take. */
@@ -34,7 +36,7 @@ export abstract class Handled implements Entry {
     public connection: Connection.Connection,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly clock: Clock.Clock,
-    private readonly scheduler: Scheduler.Scheduler | undefined
+    private readonly batches: Scheduler.Scheduler | undefined
   ) {}
 
   /** How long the handler may go on without its connection. */
@@ -71,7 +73,9 @@ export abstract class Handled implements Entry {
   }
 
   private fork(immediate: boolean): void {
-    const { scheduler } = this
+    // One that the application has set stays.
+    const isStandard = FiberRefs.getOrDefault(this.runtime.fiberRefs, schedulerRef) === standardScheduler
+    const scheduler = isStandard ? this.batches : undefined
     const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
       Effect.suspend(() => this.handle()),
       scheduler === undefined ? { immediate } : { immediate, scheduler }
