@@ -92,6 +92,9 @@ export const unsafeMake = (options: Options): Room => new Room(options)
 /** What is published in one turn leaves before it ends, once it is so much. */
 const maxPendingBytes = 0x10000
 
+/** One piece of whole frames, as a transport takes it; the same for all members. */
+type Frames = readonly [Uint8Array]
+
 interface Publication {
   readonly message: Message
   readonly frame: Uint8Array
@@ -197,7 +200,7 @@ export class Room implements Broadcast, Flush.Flushable {
     this.publications = []
     this.pendingBytes = 0
     const selective = publications.some(({ except }) => except !== undefined)
-    const together = new Map<string, Uint8Array | undefined>()
+    const together = new Map<string, Frames | undefined>()
     for (const member of this.members.keys()) {
       if (!selective && shares(member)) {
         const key = member.sharedKey
@@ -206,7 +209,7 @@ export class Room implements Broadcast, Flush.Flushable {
           frames = this.encodeAll(publications, member)
           together.set(key, frames)
         }
-        if (frames !== undefined && this.fits(member, frames.length)) {
+        if (frames !== undefined && this.fits(member, frames[0].length)) {
           // The same memory for all: it is never written over.
           member.writeEncodedNow(frames)
           continue
@@ -221,21 +224,21 @@ export class Room implements Broadcast, Flush.Flushable {
   }
 
   /** All publications as members with `member`'s key get them; `undefined` when an extension does not give one at once. */
-  private encodeAll(publications: ReadonlyArray<Publication>, member: Sharing): Uint8Array | undefined {
+  private encodeAll(publications: ReadonlyArray<Publication>, member: Sharing): Frames | undefined {
     const frames: Array<Uint8Array> = []
     for (const publication of publications) {
       const encoded = this.encode(publication, member)
       if (!(encoded instanceof Uint8Array)) return undefined
       frames.push(encoded)
     }
-    if (frames.length === 1) return frames[0]!
+    if (frames.length === 1) return [frames[0]!]
     const bytes = this.natives.allocate(frames.reduce((size, frame) => size + frame.length, 0))
     let offset = 0
     for (const frame of frames) {
       bytes.set(frame, offset)
       offset += frame.length
     }
-    return bytes
+    return [bytes]
   }
 
   /** The publication as `member`'s extensions make it, once for all with the same key. */

@@ -26,6 +26,11 @@ import { TransportError } from "./WebSocketError.js"
 export interface Listener {
   /** Received bytes; they are the listener's from now on. Not called between `pause` and `resume`. */
   onData(chunk: Uint8Array): void
+  /**
+   * Received bytes that are the listener's only until it returns, and that it may write over: a transport which reads everything into
+   * the same memory calls it instead of `onData`. Without it such a transport makes copies.
+   */
+  readonly onLent?: (chunk: Uint8Array) => void
   /** All that was written has left (`bufferedBytes` is 0 again) after it had not. */
   onDrain(): void
   /** The peer ended its direction. */

@@ -21,6 +21,7 @@ import {
 import * as Timers from "../src/internal/timers.js"
 import { closePayload, concat, encodeFrame, FrameReader, hex, type RawFrame, utf8 } from "./conformance/rawFrames.js"
 import { connectionContract, defectOf, failureOf } from "./contract/connectionContract.js"
+import { lending } from "./recorder.js"
 
 for (const chunking of ["as written", "together", 7, 4096] as const) {
   connectionContract(`in memory, chunks ${chunking}`, (options) => TestTransport.connections({ ...options, chunking }))
@@ -97,7 +98,7 @@ const withRaw = (options: Parameters<typeof bareRaw>[0] = {}) =>
   Effect.tap(bareRaw(options), ({ far }) => Effect.addFinalizer(() => far.cut))
 
 /** A connection, the raw peer, and the writes that the connection did. */
-const bareRaw = (options: Partial<Connection.MakeOptions> & TestTransport.Options = {}) =>
+const bareRaw = (options: Partial<Connection.MakeOptions> & TestTransport.Options & { lentBytes?: number } = {}) =>
   Effect.gen(function* () {
     const [near, far] = yield* TestTransport.pair(options)
     const role = options.role ?? "server"
@@ -109,7 +110,8 @@ const bareRaw = (options: Partial<Connection.MakeOptions> & TestTransport.Option
         return near.write(chunks)
       }
     }
-    const connection = yield* Connection.make(counted, { ...options, role })
+    const transport = options.lentBytes === undefined ? counted : lending(counted, options.lentBytes)
+    const connection = yield* Connection.make(transport, { ...options, role })
     const peer = new RawPeer(far, role === "server" ? "client" : "server")
     return { connection, peer, near, far, writes }
   })
@@ -332,16 +334,18 @@ describe("inbound budget", () => {
     })
   )
 
-  it.scoped("what was received before the line was cut can be taken, also what was not decoded yet", () =>
-    Effect.gen(function* () {
-      const { connection, near, peer } = yield* withRaw({ maxQueuedMessages: 3 })
-      peer.sendText(...numbers(50))
-      yield* settle
-      yield* near.cut
-      yield* settle
-      for (const text of numbers(50)) assert.strictEqual(yield* connection.take, text)
-      assert.deepInclude(yield* failureOf(connection.take), { _tag: "ConnectionClosed", code: 1006 })
-    })
+  it.scoped.each([{}, { lentBytes: 64 }])(
+    "what was received before the line was cut can be taken, also what was not decoded yet (%o)",
+    (lent) =>
+      Effect.gen(function* () {
+        const { connection, near, peer } = yield* withRaw({ maxQueuedMessages: 3, ...lent })
+        peer.sendText(...numbers(50))
+        yield* settle
+        yield* near.cut
+        yield* settle
+        for (const text of numbers(50)) assert.strictEqual(yield* connection.take, text)
+        assert.deepInclude(yield* failureOf(connection.take), { _tag: "ConnectionClosed", code: 1006 })
+      })
   )
 
   it.scoped("frames that were there before the connection wait for it", () =>

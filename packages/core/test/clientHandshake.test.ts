@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { TestTransport, WebSocketError } from "@effect-ws/core"
+import { Connection, TestTransport, WebSocketError } from "@effect-ws/core"
 import { type Extension, Handshake } from "@effect-ws/core/engine"
 import { Effect } from "effect"
-import { Deadline, HandshakeTransport } from "../src/internal/clientHandshake.js"
+import { Deadline, HandshakeTransport, type Request } from "../src/internal/clientHandshake.js"
 import * as ClientTarget from "../src/internal/clientTarget.js"
+import { concat, encodeFrame, utf8 } from "./conformance/rawFrames.js"
+import { lending, Recorder } from "./recorder.js"
 
 const open: Extension.Open = () => ({
   encode: ({ payload }) => ({ payload, rsv: 0 }),
@@ -20,25 +22,65 @@ const marker: Extension.Extension = {
 
 const millis = { Dial: 1000, Tls: 1000, Proxy: 1000, Response: 1000 }
 
-/** The client's opening handshake with a server whose 101 has these extensions. */
-const exchange = (extensions: ReadonlyArray<Extension.Extension> | undefined, answer: string | undefined) =>
+const requestWith = (extensions: ReadonlyArray<Extension.Extension> | undefined) =>
   Effect.gen(function* () {
     const place = ClientTarget.place("ws://a.example/", {})
     if (place instanceof WebSocketError.HandshakeError) return yield* place
     const request = ClientTarget.request(place, { extensions }, false)
-    if (request instanceof WebSocketError.HandshakeError) return yield* request
+    return request instanceof WebSocketError.HandshakeError ? yield* request : request
+  })
+
+const responseTo = ({ key }: Request, extensions?: string): Uint8Array =>
+  utf8(
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+      `Sec-WebSocket-Accept: ${Handshake.acceptKey(key)}\r\n` +
+      `${extensions === undefined ? "" : `Sec-WebSocket-Extensions: ${extensions}\r\n`}\r\n`
+  )
+
+/** The client's opening handshake with a server whose 101 has these extensions. */
+const exchange = (extensions: ReadonlyArray<Extension.Extension> | undefined, answer: string | undefined) =>
+  Effect.gen(function* () {
+    const request = yield* requestWith(extensions)
     const [client, server] = yield* TestTransport.pair()
-    const head =
-      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-      `Sec-WebSocket-Accept: ${Handshake.acceptKey(request.key)}\r\n` +
-      `${answer === undefined ? "" : `Sec-WebSocket-Extensions: ${answer}\r\n`}\r\n`
-    server.write([new TextEncoder().encode(head)])
+    server.write([responseTo(request, answer)])
     const deadline = new Deadline(yield* Effect.clock, millis)
     const result = yield* new HandshakeTransport(client).exchange(request, deadline)
     // The response itself is tested over sockets.
     const { response: _, ...agreed } = { response: undefined, ...result }
     return { text: request.text, result: agreed }
   })
+
+describe("clientHandshake: a transport that lends what it reads", () => {
+  const frames = ["early", "early too", "later"].map((text) => encodeFrame({ opcode: 1, payload: utf8(text) }))
+
+  // One read ends in the head, between frames, in one of them, or behind all.
+  for (const bytes of [1, 7, 140, 0x10000]) {
+    it.scoped(`${bytes} bytes a read: what follows the response is neither lost nor written over`, () =>
+      Effect.gen(function* () {
+        const request = yield* requestWith(undefined)
+        for (const keeps of [false, true]) {
+          const [client, server] = yield* TestTransport.pair()
+          server.write([concat([responseTo(request), frames[0]!, frames[1]!])])
+          const transport = new HandshakeTransport(lending(client, bytes))
+          yield* transport.exchange(request, new Deadline(yield* Effect.clock, millis))
+          if (keeps) {
+            const recorder = new Recorder()
+            transport.open(recorder)
+            server.write([frames[2]!])
+            server.end()
+            while (!recorder.events.includes("end")) yield* Effect.yieldNow()
+            assert.deepStrictEqual(concat(recorder.chunks), concat(frames))
+          } else {
+            const connection = yield* Connection.make(transport, { role: "client" })
+            server.write([frames[2]!])
+            for (const text of ["early", "early too", "later"]) assert.strictEqual(yield* connection.take, text)
+            yield* server.cut
+          }
+        }
+      })
+    )
+  }
+})
 
 describe("clientHandshake: extensions", () => {
   it.effect("offered in the request, and agreed on by the response", () =>

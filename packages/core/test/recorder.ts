@@ -22,4 +22,26 @@ export class Recorder implements Transport.Listener {
   }
 }
 
+/** Receives everything in the same memory, so many bytes at a time whether or not it is paused meanwhile, and writes over it afterwards. */
+export const lending = (transport: Transport.Transport, bytes = 0x10000): Transport.Transport => {
+  const memory = new Uint8Array(bytes)
+  return {
+    ...transport,
+    open: (listener) =>
+      transport.open({
+        onData: (chunk) => {
+          for (let at = 0; at < chunk.length; at += bytes) {
+            const size = Math.min(bytes, chunk.length - at)
+            memory.set(chunk.subarray(at, at + size))
+            listener.onLent!(memory.subarray(0, size))
+            memory.fill(0xee)
+          }
+        },
+        onDrain: () => listener.onDrain(),
+        onEnd: () => listener.onEnd(),
+        onClose: (error) => listener.onClose(error)
+      })
+  }
+}
+
 export const bytes = (...all: ReadonlyArray<number>) => Uint8Array.from(all)

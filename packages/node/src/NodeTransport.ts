@@ -50,6 +50,8 @@ class NodeTransport implements Transport.Transport {
   private readonly handle: Handle.Handle | undefined
   /** Whether what is read need not pass through the stream: it flows, and holds nothing. */
   passes = false
+  /** Bytes that were read, of those that a handle has read into lent memory. */
+  bytesRead = 0
   /** Whether what is written need not pass through the stream: it holds nothing. */
   private writesPast = false
   /** Whether the kernel did not take all that was written past the stream. */
@@ -89,7 +91,8 @@ class NodeTransport implements Transport.Transport {
     duplex.on("end", onEnd)
     if (this.handle !== undefined) {
       ;(this.handle as OwnedHandle)[owner] = this
-      this.handle.onread = onRead
+      this.bytesRead = this.handle.bytesRead
+      this.handle.onread = listener.onLent !== undefined && Handle.readIntoLent(this.handle) ? onReadLent : onRead
     }
     // A stream that was paused by whoever owned it before does not flow by itself.
     this.resume()
@@ -206,6 +209,16 @@ function onRead(this: Handle.Handle, memory: ArrayBuffer | undefined): void {
   const transport = (this as OwnedHandle)[owner]!
   if (transport.passes && memory !== undefined) transport.listener!.onData(new Uint8Array(memory))
   else Handle.readByNode(this, memory)
+}
+
+function onReadLent(this: Handle.Handle): void {
+  const transport = (this as OwnedHandle)[owner]!
+  const { bytesRead } = this
+  const size = bytesRead - transport.bytesRead
+  transport.bytesRead = bytesRead
+  if (size === 0) Handle.readByNode(this, undefined)
+  else if (transport.passes) transport.listener!.onLent!(Handle.takeLent(size))
+  else Handle.readByNode(this, Handle.takeLent(size).slice().buffer)
 }
 
 function onWritten(this: Handle.WriteRequest, status: number): void {

@@ -17,15 +17,31 @@ type Heard =
   | { readonly _tag: "Drain" | "End" }
   | { readonly _tag: "Close"; readonly error: WebSocketError.TransportError | undefined }
 
+type Listens = (listener: Transport.Listener) => Transport.Listener
+
+const keeps: Listens = (listener) => listener
+
+/** Takes a copy of what is lent, and writes over the rest of it. */
+const borrows: Listens = (listener) => ({
+  ...listener,
+  onLent: (chunk) => {
+    const copy = new Uint8Array(chunk)
+    chunk.fill(0xee)
+    listener.onData(copy)
+  }
+})
+
 /** Opens a transport and hears what it says. */
-const listen = (transport: Transport.Transport): Effect.Effect<Queue.Dequeue<Heard>> =>
+const listen = (transport: Transport.Transport, listens = keeps): Effect.Effect<Queue.Dequeue<Heard>> =>
   Effect.map(Queue.unbounded<Heard>(), (heard) => {
-    transport.open({
-      onData: (chunk) => heard.unsafeOffer({ _tag: "Data", text: Buffer.from(chunk).toString() }),
-      onDrain: () => heard.unsafeOffer({ _tag: "Drain" }),
-      onEnd: () => heard.unsafeOffer({ _tag: "End" }),
-      onClose: (error) => heard.unsafeOffer({ _tag: "Close", error })
-    })
+    transport.open(
+      listens({
+        onData: (chunk) => heard.unsafeOffer({ _tag: "Data", text: Buffer.from(chunk).toString() }),
+        onDrain: () => heard.unsafeOffer({ _tag: "Drain" }),
+        onEnd: () => heard.unsafeOffer({ _tag: "End" }),
+        onClose: (error) => heard.unsafeOffer({ _tag: "Close", error })
+      })
+    )
     return heard
   })
 
@@ -70,21 +86,26 @@ const readAll = (heard: Queue.Dequeue<Heard>, expected: string) =>
 
 /** Sockets of a subclass are left to Node's own streams. */
 class OwnSocket extends Net.Socket {}
-const ways: ReadonlyArray<readonly [name: string, prepare: (socket: Net.Socket) => Net.Socket]> = [
-  ["a TCP socket", (socket) => socket],
-  ["a TCP socket through its streams", (socket) => Object.setPrototypeOf(socket, OwnSocket.prototype) as Net.Socket]
+const own = (socket: Net.Socket): Net.Socket => Object.setPrototypeOf(socket, OwnSocket.prototype)
+const ways: ReadonlyArray<
+  readonly [name: string, prepare: (socket: Net.Socket) => Net.Socket, listener: "keeps" | "borrows"]
+> = [
+  ["a TCP socket", (socket) => socket, "keeps"],
+  ["a TCP socket that lends what it reads", (socket) => socket, "borrows"],
+  ["a TCP socket through its streams", own, "borrows"]
 ]
 
-describe.each(ways)("%s", (_, prepare) => {
+describe.each(ways)("%s", (_, prepare, listener) => {
+  const listens = listener === "keeps" ? keeps : borrows
   const prepared = Effect.map(sockets(), ([far, near]) => [far, prepare(near)] as const)
 
   it.scopedLive("reads, writes, and ends one direction after the other", () =>
     Effect.gen(function* () {
       const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       const other = NodeTransport.fromDuplex(far)
-      const heardFar = yield* listen(other)
+      const heardFar = yield* listen(other, listens)
       transport.write([bytesOf("a"), bytesOf("b"), bytesOf("c")])
       yield* readAll(heardFar, "abc")
       transport.end()
@@ -104,7 +125,7 @@ describe.each(ways)("%s", (_, prepare) => {
     Effect.gen(function* () {
       const [far, near] = yield* prepared
       far.write("rest")
-      const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head ")))
+      const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head ")), listens)
       yield* readAll(heard, "head rest")
     })
   )
@@ -115,7 +136,7 @@ describe.each(ways)("%s", (_, prepare) => {
       near.resume()
       far.end()
       yield* Effect.promise(() => once(near, "end"))
-      const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head")))
+      const heard = yield* listen(NodeTransport.fromDuplex(near, bytesOf("head")), listens)
       yield* readAll(heard, "head")
       assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "End" })
     })
@@ -126,7 +147,7 @@ describe.each(ways)("%s", (_, prepare) => {
       const [far, near] = yield* prepared
       near.pause()
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       far.write("1")
       yield* readAll(heard, "1")
       transport.pause()
@@ -145,7 +166,7 @@ describe.each(ways)("%s", (_, prepare) => {
       const [far, near] = yield* prepared
       far.pause()
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       const chunk = new Uint8Array(1 << 20)
       assert.strictEqual(transport.bufferedBytes(), 0)
       for (let i = 0; transport.bufferedBytes() === 0 && i < 64; i++) transport.write([chunk])
@@ -162,7 +183,7 @@ describe.each(ways)("%s", (_, prepare) => {
     Effect.gen(function* () {
       const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       far.resume()
       transport.abort()
       transport.abort()
@@ -176,7 +197,7 @@ describe.each(ways)("%s", (_, prepare) => {
   it.scopedLive("a reset is an error with its cause", () =>
     Effect.gen(function* () {
       const [far, near] = yield* prepared
-      const heard = yield* listen(NodeTransport.fromDuplex(near))
+      const heard = yield* listen(NodeTransport.fromDuplex(near), listens)
       far.resetAndDestroy()
       const last = yield* Queue.take(heard)
       assert.strictEqual(last._tag, "Close")
@@ -192,7 +213,7 @@ describe.each(ways)("%s", (_, prepare) => {
       const [, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
       near.destroy()
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       yield* Effect.promise(() => once(near, "close"))
       assert.deepStrictEqual([...(yield* Queue.takeAll(heard))], [{ _tag: "Close", error: undefined }])
     })
@@ -205,7 +226,7 @@ describe.each(ways)("%s", (_, prepare) => {
       near.resume()
       far.resetAndDestroy()
       yield* Effect.promise(() => new Promise((resume) => near.once("close", resume)))
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       const last = yield* Queue.take(heard)
       assert.strictEqual(last._tag, "Close")
       if (last._tag === "Close") assert.strictEqual(last.error?.reason, "Reset")
@@ -221,22 +242,24 @@ describe.each(ways)("%s", (_, prepare) => {
       let paused = false
       let wrong = 0
       yield* Effect.async<void>((resume) => {
-        transport.open({
-          onData: (chunk) => {
-            if (paused) wrong++
-            received.push(Buffer.from(chunk))
-            if (received.length % 2 === 0) return
-            paused = true
-            transport.pause()
-            setImmediate(() => {
-              paused = false
-              transport.resume()
-            })
-          },
-          onDrain: () => {},
-          onEnd: () => resume(Effect.void),
-          onClose: () => {}
-        })
+        transport.open(
+          listens({
+            onData: (chunk) => {
+              if (paused) wrong++
+              received.push(Buffer.from(chunk))
+              if (received.length % 2 === 0) return
+              paused = true
+              transport.pause()
+              setImmediate(() => {
+                paused = false
+                transport.resume()
+              })
+            },
+            onDrain: () => {},
+            onEnd: () => resume(Effect.void),
+            onClose: () => {}
+          })
+        )
         // Pieces of all sizes, some of them in turns of their own
         for (let at = 0, size = 1; at < sent.length; at += size, size = ((size * 7) % 4001) + 1) {
           far.write(sent.subarray(at, at + size))
@@ -252,7 +275,7 @@ describe.each(ways)("%s", (_, prepare) => {
     Effect.gen(function* () {
       const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
-      yield* listen(transport)
+      yield* listen(transport, listens)
       const sent: Array<Buffer> = []
       const send = (size: number) => {
         const chunk = Buffer.alloc(size, sent.length)
@@ -279,7 +302,7 @@ describe.each(ways)("%s", (_, prepare) => {
     Effect.gen(function* () {
       const [far, near] = yield* prepared
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       transport.write([bytesOf("first")])
       transport.pause()
       far.resetAndDestroy()
@@ -299,7 +322,7 @@ describe.each(ways)("%s", (_, prepare) => {
       const [far, near] = yield* prepared
       near.allowHalfOpen = false
       const transport = NodeTransport.fromDuplex(near)
-      const heard = yield* listen(transport)
+      const heard = yield* listen(transport, listens)
       transport.write([bytesOf("before")])
       far.end()
       assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "End" })

@@ -3,12 +3,12 @@
  *
  * A whole, unfragmented data frame inside the received chunk goes straight to its message: unmasked in place, no frame
  * object, no copy of large payloads. Everything else goes through {@link MessageAssembler}. The chunk belongs to the
- * decoder, which writes over it; messages belong to the receiver.
+ * decoder, which writes over it, for good or only until `decode` returns; messages belong to the receiver.
  */
 import type { Limits } from "./Limits.js"
 import { MessageAssembler } from "./MessageAssembler.js"
 import { applyMask, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
-import { type Natives, view } from "./Natives.js"
+import { copyOf, type Natives, view } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { type Rule, type Violation, violation } from "./Rule.js"
 
@@ -60,6 +60,8 @@ export class FrameDecoder {
   private position = 0
   private words: Int32Array | undefined
   private failed = false
+  /** Whether the chunk is the decoder's only until `decode` returns. */
+  private lent = false
 
   // The frame under way.
   private inPayload = false
@@ -91,13 +93,17 @@ export class FrameDecoder {
     this.assembler = new MessageAssembler(options.natives)
   }
 
-  /** The next chunk; only when the last one was decoded to its end (`paused` is false), else it throws. */
-  feed(chunk: Uint8Array): void {
+  /**
+   * The next chunk; only when the last one was decoded to its end (`paused` is false), else it throws. What is `lent` is copied as far as
+   * it is still needed when the next `decode` returns.
+   */
+  feed(chunk: Uint8Array, lent = false): void {
     if (this.failed) return
     if (this.paused) throw new Error("a chunk was fed while the last one is not decoded to its end")
     this.chunk = chunk
     this.position = 0
     this.words = undefined
+    this.lent = lent
   }
 
   /**
@@ -111,6 +117,7 @@ export class FrameDecoder {
     const end = chunk.length
     while (this.position < end && !this.failed) {
       if (messages >= maxMessages || bytes >= maxBytes) {
+        if (this.lent) this.keepRest()
         this.paused = true
         return
       }
@@ -131,7 +138,7 @@ export class FrameDecoder {
       bytes += length
       if (this.reserved !== 0 || this.extendsAll) {
         if (this.masked) this.unmask(at, at + length)
-        const payload = view(chunk, at, at + length)
+        const payload = this.lent ? this.bytesOf(at, length) : view(chunk, at, at + length)
         out.push({ _tag: "Extended", opcode: this.opcode, reserved: this.reserved, payload })
         continue
       }
@@ -328,9 +335,14 @@ export class FrameDecoder {
     applyMask(this.chunk, start, end, this.key, this.words)
   }
 
-  /** A binary message: the chunk's own memory, or a copy when it would keep much else alive. */
+  /** The rest of a lent chunk, in memory of its own. */
+  private keepRest(): void {
+    this.feed(copyOf(this.natives, view(this.chunk, this.position, this.chunk.length)))
+  }
+
+  /** A binary message: the chunk's own memory, or a copy when that is lent or it would keep much else alive. */
   private bytesOf(at: number, length: number): Uint8Array {
-    if (length * pinnedShare >= this.chunk.buffer.byteLength) return view(this.chunk, at, at + length)
+    if (!this.lent && length * pinnedShare >= this.chunk.buffer.byteLength) return view(this.chunk, at, at + length)
     if (length > copyBlockBytes / 4) {
       const bytes = this.natives.allocate(length)
       this.natives.copy(this.chunk, at, at + length, bytes, 0)

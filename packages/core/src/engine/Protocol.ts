@@ -179,16 +179,18 @@ export class Protocol {
   }
 
   /**
-   * Received bytes, which are the engine's from now on (it unmasks in place). At most `maxMessages` messages and about
-   * `maxBytes` are decoded; if then `paused` or `busy` is true the rest waits, and no more may be received before.
+   * Received bytes, which are the engine's from now on (it unmasks in place), or if they are `lent` until it returns. At most
+   * `maxMessages` messages and about `maxBytes` are decoded; if then `paused` or `busy` is true the rest waits, and no more may be
+   * received before.
    */
   receive(
     chunk: Uint8Array,
     maxMessages = Number.POSITIVE_INFINITY,
-    maxBytes = Number.POSITIVE_INFINITY
+    maxBytes = Number.POSITIVE_INFINITY,
+    lent = false
   ): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return noActions
-    this.decoder.feed(chunk)
+    this.decoder.feed(chunk, lent)
     return this.decode(maxMessages, maxBytes)
   }
 

@@ -223,6 +223,11 @@ export class HandshakeTransport implements Transport, Listener {
     else this.receiveHead(chunk, this.parser!, this.request)
   }
 
+  onLent(chunk: Uint8Array): void {
+    if (this.listener?.onLent !== undefined) this.listener.onLent(chunk)
+    else this.onData(new Uint8Array(chunk))
+  }
+
   onDrain(): void {
     this.listener?.onDrain()
   }

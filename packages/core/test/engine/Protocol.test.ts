@@ -437,14 +437,23 @@ for (const role of roles) {
     })
 
     /** Everything a connection did with these pieces: actions with deliveries joined, then all output. */
-    const trace = (pieces: Iterable<Uint8Array>, options: Partial<Options> = {}) => {
+    const trace = (pieces: Iterable<Uint8Array>, options: Partial<Options> = {}, lent?: Uint8Array) => {
       const protocol = make(role, options)
       const done: Array<unknown> = []
       const out: Array<Uint8Array> = []
-      for (const piece of pieces) {
-        for (const action of protocol.receive(piece.slice())) {
+      const see = (actions: ReadonlyArray<Action>) => {
+        for (const action of actions) {
           if (action._tag === "Deliver") for (const message of action.messages) done.push(message)
           else done.push(action)
+        }
+      }
+      for (const piece of pieces) {
+        if (lent === undefined) see(protocol.receive(piece.slice()))
+        else {
+          lent.set(piece)
+          see(protocol.receive(lent.subarray(0, piece.length), 1, everything, true))
+          lent.fill(0xee)
+          while (protocol.paused) see(protocol.resume(2))
         }
         out.push(...protocol.output.take().map((bytes) => bytes.slice()))
       }
@@ -476,10 +485,37 @@ for (const role of roles) {
             const expected = trace([bytes])
             assert.deepStrictEqual(trace(cutAt(bytes, cuts)), expected)
             if (bytes.length < 2000) assert.deepStrictEqual(trace(chop(bytes, 1)), expected)
+            assert.deepStrictEqual(trace(cutAt(bytes, cuts), {}, new Uint8Array(bytes.length)), expected)
           }
         ),
         { numRuns: 200 }
       )
+    })
+
+    it("what was lent may be written over while an extension works on it", () => {
+      let finish = () => {}
+      const session: Extension.Session = {
+        encode: ({ payload }) => ({ payload, rsv: 0 }),
+        decode: ({ payload }, done) => {
+          finish = () => done(payload)
+          return undefined
+        }
+      }
+      const pipeline = Extension.open([{ name: "x", params: [], rsv: 0, open: () => session }], { role })
+      const delivered: Array<unknown> = []
+      const deliver = (actions: ReadonlyArray<Action>) => delivered.push(...brief(actions))
+      const protocol = make(role, { pipeline, onProgress: deliver })
+      // Both more and less than the share of its memory above which a payload is not copied
+      const long = "x".repeat(100)
+      const lent = concat([long, "b", "c"].map((text) => peerFrame(role, { opcode: 1, payload: utf8(text) })))
+      deliver(protocol.receive(lent, everything, everything, true))
+      lent.fill(0xee)
+      for (let i = 0; i < 3; i++) {
+        assert.isTrue(protocol.busy)
+        finish()
+        deliver(protocol.resume())
+      }
+      assert.deepStrictEqual(delivered, [[long], ["b"], ["c"]])
     })
 
     it("random bytes never throw, and leave at most one close frame, as the last frame", () => {

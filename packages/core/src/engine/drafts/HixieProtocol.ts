@@ -12,6 +12,7 @@ import type { ConnectionProtocol } from "../ConnectionProtocol.js"
 import { failure, lost } from "../closeInfo.js"
 import * as Limits from "../Limits.js"
 import { md5 } from "../md5.js"
+import { copyOf } from "../Natives.js"
 import type { Action, CloseFrame, CloseInfo, Message, State } from "../Protocol.js"
 import type { Violation } from "../Rule.js"
 import { HixieDecoder, type Item } from "./HixieDecoder.js"
@@ -85,9 +86,11 @@ export class HixieProtocol implements ConnectionProtocol {
   receive(
     chunk: Uint8Array,
     maxMessages = Number.POSITIVE_INFINITY,
-    maxBytes = Number.POSITIVE_INFINITY
+    maxBytes = Number.POSITIVE_INFINITY,
+    lent = false
   ): ReadonlyArray<Action> {
     if (this.state._tag === "Closed") return noActions
+    if (lent) chunk = copyOf(this.output.natives, chunk)
     if (this.challenge !== undefined) {
       const taken = this.challenge.take(chunk)
       if (!this.challenge.answered) return noActions
