@@ -33,10 +33,15 @@ export type Item = string | Uint8Array | ControlFrame | ExtendedMessage | Violat
 /** A binary message that is at least this share of the memory it lies in is not copied. */
 const pinnedShare = 4
 
-/** Small binary messages are copied into blocks which all decoders share; a message pins at most one of them. */
-const copyBlockBytes = 8 * 1024
-let copyBlock = new Uint8Array(0)
-let copyPosition = 0
+/** Binary messages up to this many bytes are copied into blocks. */
+const maxBlockCopyBytes = 16 * 1024
+
+/**
+ * The blocks for messages of at most 2, 4, 8 and 16 KiB, which all decoders share. Each has room for four of the largest, so a message pins
+ * at most 8 KiB or eight times its length. (With memory of their own for messages of 16 KiB an echo of them takes 1.5 times as long: the C
+ * library gives so much back to the kernel, and gets it page by page.)
+ */
+const copyBlocks = [2, 4, 8, 16].map((kib) => ({ size: 4 * kib * 1024, bytes: new Uint8Array(0), position: 0 }))
 
 const empty = new Uint8Array(0)
 
@@ -343,18 +348,19 @@ export class FrameDecoder {
   /** A binary message: the chunk's own memory, or a copy when that is lent or it would keep much else alive. */
   private bytesOf(at: number, length: number): Uint8Array {
     if (!this.lent && length * pinnedShare >= this.chunk.buffer.byteLength) return view(this.chunk, at, at + length)
-    if (length > copyBlockBytes / 4) {
+    if (length > maxBlockCopyBytes) {
       const bytes = this.natives.allocate(length)
       this.natives.copy(this.chunk, at, at + length, bytes, 0)
       return view(bytes, 0, length)
     }
-    if (copyPosition + length > copyBlock.length) {
-      copyBlock = new Uint8Array(copyBlockBytes)
-      copyPosition = 0
+    const block = copyBlocks[length <= 2048 ? 0 : 21 - Math.clz32(length - 1)]!
+    if (block.position + length > block.bytes.length) {
+      block.bytes = new Uint8Array(block.size)
+      block.position = 0
     }
-    const from = copyPosition
-    copyPosition = from + length
-    this.natives.copy(this.chunk, at, at + length, copyBlock, from)
-    return view(copyBlock, from, from + length)
+    const from = block.position
+    block.position = from + length
+    this.natives.copy(this.chunk, at, at + length, block.bytes, from)
+    return view(block.bytes, from, from + length)
   }
 }
