@@ -151,9 +151,11 @@ export class FrameDecoder {
         out.push(this.opcode === Opcode.text ? "" : new Uint8Array(0))
         continue
       }
-      if (this.masked) this.unmask(at, at + length)
+      const isAscii = this.masked && this.unmask(at, at + length)
       if (this.opcode === Opcode.text) {
-        const text = this.natives.decodeText(chunk, at, at + length)
+        const text = isAscii
+          ? this.natives.decodeAscii(chunk, at, at + length)
+          : this.natives.decodeText(chunk, at, at + length)
         if (text === undefined) this.fail(out, "InvalidText")
         else out.push(text)
       } else out.push(this.bytesOf(at, length))
@@ -335,9 +337,10 @@ export class FrameDecoder {
     return length
   }
 
-  private unmask(start: number, end: number): void {
+  /** As {@link applyMask}. */
+  private unmask(start: number, end: number): boolean {
     if (wantsWords(end - start)) this.words ??= wordsOf(this.chunk)
-    applyMask(this.chunk, start, end, this.key, this.words)
+    return applyMask(this.chunk, start, end, this.key, this.words)
   }
 
   /** The rest of a lent chunk, in memory of its own. */

@@ -10,6 +10,8 @@ export interface Natives {
   readonly allocate: (size: number) => Uint8Array<ArrayBuffer>
   /** The text in `bytes[start, end)`, or `undefined` when it is not UTF-8. A byte order mark is kept. */
   readonly decodeText: (bytes: Uint8Array, start: number, end: number) => string | undefined
+  /** The text in `bytes[start, end)`, which are all ASCII. */
+  readonly decodeAscii: (bytes: Uint8Array, start: number, end: number) => string
   /** Whether `bytes[start, end)` is UTF-8 as a whole. */
   readonly isText: (bytes: Uint8Array, start: number, end: number) => boolean
   /** Writes `text` as UTF-8 (lone surrogates as U+FFFD) at `offset`; `target` has room. Gives the number of bytes. */
@@ -31,6 +33,7 @@ export const portable: Natives = {
     // Every malformed sequence becomes U+FFFD, so a text without one needs no second look.
     return text.includes("\ufffd") && !Utf8.isValid(bytes, start, end) ? undefined : text
   },
+  decodeAscii: (bytes, start, end) => replacing.decode(view(bytes, start, end)),
   isText: Utf8.isValid,
   writeText: (text, target, offset) => {
     const length = text.length

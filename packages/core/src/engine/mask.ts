@@ -40,7 +40,8 @@ export const rotateKey = (key: number, count: number): number => {
 export const wantsWords = (length: number): boolean => length >= wordThreshold
 
 /**
- * XORs `bytes[start, end)` in place with `key` (whose first byte goes with `bytes[start]`).
+ * XORs `bytes[start, end)` in place with `key` (whose first byte goes with `bytes[start]`). Gives `true` if all bytes are ASCII
+ * afterwards, which is known by the way unless the key is 0.
  *
  * `words` is `wordsOf(bytes)` if the caller has it; without it long ranges make their own view.
  *
@@ -52,14 +53,16 @@ export const applyMask = (
   end: number,
   key: number,
   words?: Int32Array | undefined
-): void => {
-  if (key === 0) return
+): boolean => {
+  if (key === 0) return false
   let i = start
+  /** Of which the highest of each byte count. */
+  let bits = 0
   if (end - start >= wordThreshold) {
     const view = words ?? wordsOf(bytes)
     const base = bytes.byteOffset
     while (((base + i) & 3) !== 0) {
-      bytes[i++]! ^= key
+      bits |= (bytes[i++]! ^= key) & 0xff
       key = (key >>> 8) | (key << 24)
     }
     const word = littleEndian ? key : swap(key)
@@ -67,28 +70,29 @@ export const applyMask = (
     const last = (base + end) >>> 2
     // Eight words a step: 150 to 220 microseconds per MiB against 560 to 980 for four bytes a step.
     for (const stop = last - 7; w < stop; w += 8) {
-      view[w]! ^= word
-      view[w + 1]! ^= word
-      view[w + 2]! ^= word
-      view[w + 3]! ^= word
-      view[w + 4]! ^= word
-      view[w + 5]! ^= word
-      view[w + 6]! ^= word
-      view[w + 7]! ^= word
+      bits |= view[w]! ^= word
+      bits |= view[w + 1]! ^= word
+      bits |= view[w + 2]! ^= word
+      bits |= view[w + 3]! ^= word
+      bits |= view[w + 4]! ^= word
+      bits |= view[w + 5]! ^= word
+      bits |= view[w + 6]! ^= word
+      bits |= view[w + 7]! ^= word
     }
-    for (; w < last; w++) view[w]! ^= word
+    for (; w < last; w++) bits |= view[w]! ^= word
     i = last * 4 - base
   }
   for (const stop = end - 3; i < stop; i += 4) {
-    bytes[i]! ^= key
-    bytes[i + 1]! ^= key >>> 8
-    bytes[i + 2]! ^= key >>> 16
-    bytes[i + 3]! ^= key >>> 24
+    bits |= (bytes[i]! ^= key) & 0xff
+    bits |= (bytes[i + 1]! ^= key >>> 8) & 0xff
+    bits |= (bytes[i + 2]! ^= key >>> 16) & 0xff
+    bits |= (bytes[i + 3]! ^= key >>> 24) & 0xff
   }
   for (; i < end; i++) {
-    bytes[i]! ^= key
+    bits |= (bytes[i]! ^= key) & 0xff
     key >>>= 8
   }
+  return (bits & 0x80808080) === 0
 }
 
 const swap = (word: number): number =>

@@ -42,6 +42,9 @@ describe("Natives.portable", () => {
     it(`decodes ${digits} to ${JSON.stringify(text)}`, () => {
       const bytes = hex(`41 ${digits} 42`)
       assert.strictEqual(portable.decodeText(bytes, 1, bytes.length - 1), text)
+      if (bytes.subarray(1, -1).every((byte) => byte < 0x80)) {
+        assert.strictEqual(portable.decodeAscii(bytes, 1, bytes.length - 1), text)
+      }
       assert.strictEqual(portable.isText(bytes, 1, bytes.length - 1), text !== undefined)
     })
   }

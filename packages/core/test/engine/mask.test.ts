@@ -71,6 +71,25 @@ describe("mask", () => {
     )
   })
 
+  it("tells whether all bytes are ASCII afterwards, unless the key is 0", () => {
+    FastCheck.assert(
+      FastCheck.property(
+        FastCheck.uint8Array({ minLength: 1, maxLength: 200, max: 0x7f, size: "max" }),
+        FastCheck.nat(3),
+        FastCheck.option(FastCheck.tuple(FastCheck.nat(), FastCheck.integer({ min: 0x80, max: 0xff }))),
+        FastCheck.oneof(anyKey, FastCheck.constant(0)),
+        (text, before, other, key) => {
+          const bytes = new Uint8Array(before + text.length).fill(0xff)
+          bytes.set(text, before)
+          if (other !== null) bytes[before + (other[0] % text.length)] = other[1]
+          const masked = byTheText(bytes, before, bytes.length, keyBytes(key))
+          assert.strictEqual(Mask.applyMask(masked, before, masked.length, key), other === null && key !== 0)
+        }
+      ),
+      { numRuns: 1000 }
+    )
+  })
+
   it("twice is the identity", () => {
     FastCheck.assert(
       FastCheck.property(FastCheck.uint8Array({ maxLength: 500, size: "max" }), anyKey, (bytes, key) => {
