@@ -204,6 +204,8 @@ const answerBroken = (error: NodeJS.ErrnoException, socket: Duplex & { readonly 
 const hasPendingResponse = (socket: Duplex & { readonly _httpMessage?: unknown }): boolean =>
   socket._httpMessage != null
 
+const noBytes = Buffer.alloc(0)
+
 class NodeUpgrade implements Upgrade.UpgradeRequest {
   private readonly closeListeners: number
   private ahead: ReadAhead | undefined
@@ -211,7 +213,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
   constructor(
     readonly server: Upgrade.UpgradeServer,
     private readonly socket: Duplex,
-    private readonly head: Buffer,
+    private head: Buffer,
     readonly secure: boolean
   ) {
     this.closeListeners = socket.listenerCount("close")
@@ -232,10 +234,11 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     unguard(socket)
     forgetResponse(outer)
     forgetResponse(inner)
-    const transport = NodeTransport.fromDuplex(
-      socket,
-      this.ahead === undefined ? this.head : this.ahead.stop(this.head)
-    )
+    const { ahead, head: rest } = this
+    // The request keeps all this, and may be kept as long as the connection.
+    this.ahead = undefined
+    this.head = noBytes
+    const transport = NodeTransport.fromDuplex(socket, ahead === undefined ? rest : ahead.stop(rest))
     transport.write([Buffer.from(head, "latin1")])
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport

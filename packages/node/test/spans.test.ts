@@ -37,6 +37,8 @@ const spanOf = (server: Server, options: Options = {}) =>
     const accept = () =>
       Effect.gen(function* () {
         const span = Option.getOrUndefined(yield* Effect.option(Effect.currentSpan))
+        yield* Effect.annotateCurrentSpan({ "app.step": 1, "app.room": "blue" })
+        yield* Effect.annotateCurrentSpan({ "app.step": 2, "url.path": "hidden" })
         during = Object.fromEntries(span?.attributes ?? [])
         yield* Deferred.succeed(seen, span)
         return refuse ? HttpServerResponse.text("no", { status: 418 }) : undefined

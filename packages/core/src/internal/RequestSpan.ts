@@ -82,6 +82,12 @@ const traced = (app: App, wants: (request: HttpServerRequest.HttpServerRequest) 
     })
   )
 
+interface Attribute {
+  readonly key: string
+  value: unknown
+  readonly before: Attribute | undefined
+}
+
 /** See the module. */
 export class RequestSpan implements Tracer.Span {
   readonly _tag = "Span"
@@ -93,7 +99,8 @@ export class RequestSpan implements Tracer.Span {
   private identity: { readonly spanId: string; readonly traceId: string } | undefined
   private ended: { readonly endTime: bigint; readonly exit: Exit.Exit<unknown, unknown> } | undefined
   private responseStatus: number | undefined
-  private own: Map<string, unknown> | undefined
+  /** The latest first; mostly one, for which a Map would take 200 bytes as long as the connection lives. */
+  private own: Attribute | undefined
 
   constructor(
     private readonly request: HttpServerRequest.HttpServerRequest,
@@ -155,9 +162,9 @@ export class RequestSpan implements Tracer.Span {
     for (const name in headers) attributes.set(`http.request.header.${name}`, String(headers[name]))
     if (request.remoteAddress._tag === "Some") attributes.set("client.address", request.remoteAddress.value)
     if (this.responseStatus !== undefined) attributes.set("http.response.status_code", this.responseStatus)
-    this.own?.forEach((value, key) => {
-      attributes.set(key, value)
-    })
+    const own: Array<Attribute> = []
+    for (let one = this.own; one !== undefined; one = one.before) own.unshift(one)
+    for (const { key, value } of own) attributes.set(key, value)
     return attributes
   }
 
@@ -172,8 +179,13 @@ export class RequestSpan implements Tracer.Span {
   }
 
   attribute(key: string, value: unknown): void {
-    this.own ??= new Map()
-    this.own.set(key, value)
+    for (let one = this.own; one !== undefined; one = one.before) {
+      if (one.key === key) {
+        one.value = value
+        return
+      }
+    }
+    this.own = { key, value, before: this.own }
   }
 
   /** Events of a span can't be read again, and a connection may log for days. */
