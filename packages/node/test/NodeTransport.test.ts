@@ -373,6 +373,34 @@ describe("what lies under a socket", () => {
     })
   )
 
+  it.scopedLive("is read into one memory for all that borrow it, and into new memory for others", () =>
+    Effect.gen(function* () {
+      /** The memory of all that a socket reads. */
+      const memories = (borrows: boolean) =>
+        Effect.gen(function* () {
+          const [far, near] = yield* sockets()
+          const seen: Array<ArrayBufferLike> = []
+          const hear = (chunk: Uint8Array) => void seen.push(chunk.buffer)
+          yield* Effect.async<void>((resume) => {
+            NodeTransport.fromDuplex(near).open({
+              onData: hear,
+              ...(borrows ? { onLent: hear } : {}),
+              onDrain: () => {},
+              onEnd: () => resume(Effect.void),
+              onClose: () => {}
+            })
+            far.end(new Uint8Array(1 << 20))
+          })
+          return seen
+        })
+      const lent = [...(yield* memories(true)), ...(yield* memories(true))]
+      assert.strictEqual(new Set(lent).size, 1)
+      const own = yield* memories(false)
+      assert.isAbove(own.length, 1)
+      assert.strictEqual(new Set([...own, ...lent]).size, own.length + 1)
+    })
+  )
+
   it.scopedLive("is written to while another thread reads", () =>
     Effect.gen(function* () {
       const peer = yield* Effect.acquireRelease(
