@@ -10,7 +10,10 @@ import { maxMessageBytes } from "./ours.js"
 const program = Effect.gen(function* () {
   const server = createServer()
   const room = yield* Broadcast.make()
-  yield* NodeUpgrade.each(server, { path: "/echo", maxMessageBytes }, (message, socket) => socket.send(message))
+  const echo = (options: NodeUpgrade.Options) =>
+    NodeUpgrade.each(server, { maxMessageBytes, ...options }, (message, socket) => socket.send(message))
+  yield* echo({ path: "/echo" })
+  yield* echo({ path: "/echo-heartbeat", heartbeat: { interval: "20 seconds" } })
   yield* NodeUpgrade.serve(server, { path: "/broadcast", maxMessageBytes }, (socket) =>
     Effect.zipRight(
       room.join(socket),

@@ -63,7 +63,7 @@ export const handleOf = (duplex: Stream.Duplex): Handle | undefined => {
 let nodeRead: Handle["onread"] | undefined
 
 /** Where sockets are read into that {@link readIntoLent} was called for, one after the other; so large that few messages are cut. */
-const lent = new Uint8Array(256 * 1024)
+const lent = new Uint8Array(128 * 1024)
 
 /**
  * From now on what is read is in memory that {@link takeLent} gives: without an allocation per read ping-pong of plain `net`, past the
