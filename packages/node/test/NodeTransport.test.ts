@@ -87,16 +87,13 @@ const readAll = (heard: Queue.Dequeue<Heard>, expected: string) =>
 /** Sockets of a subclass are left to Node's own streams. */
 class OwnSocket extends Net.Socket {}
 const own = (socket: Net.Socket): Net.Socket => Object.setPrototypeOf(socket, OwnSocket.prototype)
-const ways: ReadonlyArray<
-  readonly [name: string, prepare: (socket: Net.Socket) => Net.Socket, listener: "keeps" | "borrows"]
-> = [
-  ["a TCP socket", (socket) => socket, "keeps"],
-  ["a TCP socket that lends what it reads", (socket) => socket, "borrows"],
-  ["a TCP socket through its streams", own, "borrows"]
+const ways: ReadonlyArray<readonly [name: string, prepare: (socket: Net.Socket) => Net.Socket, listens: Listens]> = [
+  ["a TCP socket", (socket) => socket, keeps],
+  ["a TCP socket that lends what it reads", (socket) => socket, borrows],
+  ["a TCP socket through its streams", own, borrows]
 ]
 
-describe.each(ways)("%s", (_, prepare, listener) => {
-  const listens = listener === "keeps" ? keeps : borrows
+describe.each(ways)("%s", (_, prepare, listens) => {
   const prepared = Effect.map(sockets(), ([far, near]) => [far, prepare(near)] as const)
 
   it.scopedLive("reads, writes, and ends one direction after the other", () =>

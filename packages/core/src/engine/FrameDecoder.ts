@@ -356,7 +356,7 @@ export class FrameDecoder {
       this.natives.copy(this.chunk, at, at + length, bytes, 0)
       return view(bytes, 0, length)
     }
-    const block = copyBlocks[length <= 2048 ? 0 : 21 - Math.clz32(length - 1)]!
+    const block = copyBlocks[Math.max(0, 21 - Math.clz32(length - 1))]!
     if (block.position + length > block.bytes.length) {
       block.bytes = new Uint8Array(block.size)
       block.position = 0

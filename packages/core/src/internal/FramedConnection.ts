@@ -137,15 +137,11 @@ export class FramedConnection extends BaseConnection implements Listener {
 
   // ---- from the transport --------------------------------------------------------------------------------------------------
 
-  onData(chunk: Uint8Array): void {
-    this.dataCame(chunk, false)
-  }
-
   onLent(chunk: Uint8Array): void {
-    this.dataCame(chunk, true)
+    this.onData(chunk, true)
   }
 
-  private dataCame(chunk: Uint8Array, lent: boolean): void {
+  onData(chunk: Uint8Array, lent = false): void {
     this.alive = true
     if (this.info !== undefined) return
     if (this.protocol.paused || this.protocol.busy || this.held !== undefined) {
