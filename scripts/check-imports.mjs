@@ -19,7 +19,23 @@ import { exportsProblems, packageOfSpecifier, readPackages, sourceOfSubpath, wor
 
 /** The files of packages/core/src/engine, lowest layer first. A file may import its own layer and those above it here. */
 const engineLayers = [
-  ["bytes", ["base64", "byteQueue", "byteWriter", "headerGrammar", "mask", "md5", "Natives", "random", "sha1", "utf8"]],
+  [
+    "bytes",
+    [
+      "base64",
+      "byteQueue",
+      "byteWriter",
+      "framesModule",
+      "FrameScanner",
+      "headerGrammar",
+      "mask",
+      "md5",
+      "Natives",
+      "random",
+      "sha1",
+      "utf8"
+    ]
+  ],
   ["codec", ["CloseCode", "Frame", "FrameDecoder", "FrameEncoder", "Limits", "MessageAssembler", "Opcode", "Rule"]],
   [
     "protocol",

@@ -16,6 +16,7 @@ const checks = [
   ["format and lint", bin("@biomejs/biome/bin/biome", "ci", "--max-diagnostics=100", ".")],
   ["checks can fail", node("--test", ...selfTests)],
   ["import direction", node("scripts/check-imports.mjs")],
+  ["assembled", node("scripts/assemble.mjs")],
   ["documents", node("scripts/check-docs.mjs")],
   ["bundles", node("scripts/bundle-size.mjs")],
   ["lockfile", node("scripts/check-lockfile.mjs")]

@@ -2,12 +2,14 @@
  * Decodes frames (RFC 6455 §5.2) into messages and control frames, wherever the transport cut the bytes.
  *
  * A whole, unfragmented data frame inside the received chunk goes straight to its message: unmasked in place, no frame
- * object, no copy of large payloads. Everything else goes through {@link MessageAssembler}. The chunk belongs to the
+ * object, no copy of large payloads. Where a {@link FrameScanner} can find and unmask these it does, and all other frames are left to what
+ * is here. Everything else goes through {@link MessageAssembler}. The chunk belongs to the
  * decoder, which writes over it, for good or only until `decode` returns; messages belong to the receiver.
  */
+import type { FrameScanner } from "./FrameScanner.js"
 import type { Limits } from "./Limits.js"
 import { MessageAssembler } from "./MessageAssembler.js"
-import { applyMask, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
+import { maskInto, readKey, rotateKey, wantsWords, wordsOf } from "./mask.js"
 import { copyOf, type Natives, view } from "./Natives.js"
 import * as Opcode from "./Opcode.js"
 import { type Rule, type Violation, violation } from "./Rule.js"
@@ -41,7 +43,25 @@ const maxBlockCopyBytes = 16 * 1024
  * at most 8 KiB or eight times its length. (With memory of their own, messages of 16 KiB took a client 1.3 to 1.9 times as long: the C library
  * gives so much back to the kernel, and gets it again page by page.)
  */
-const copyBlocks = [2, 4, 8, 16].map((kib) => ({ size: 4 * kib * 1024, bytes: new Uint8Array(0), position: 0 }))
+const copyBlocks = [2, 4, 8, 16].map((kib): Block => {
+  const bytes = new Uint8Array(0)
+  return { size: 4 * kib * 1024, bytes, memory: bytes.buffer, position: 0 }
+})
+
+interface Block {
+  readonly size: number
+  bytes: Uint8Array<ArrayBuffer>
+  /** That of `bytes`, which is slow to ask for (60 nanoseconds). */
+  memory: ArrayBuffer
+  /** Bytes that are taken. */
+  position: number
+}
+
+/**
+ * Small messages that lie within so many bytes are copied together, and ASCII texts decoded together, of which each message is a part then
+ * (128 B: 27 to 35 nanoseconds instead of 58 to 79, Node 20 to 24). It is also what a text may keep alive.
+ */
+const groupBytes = 2 * 1024
 
 const empty = new Uint8Array(0)
 
@@ -67,6 +87,8 @@ export class FrameDecoder {
   private failed = false
   /** Whether the chunk is the decoder's only until `decode` returns. */
   private lent = false
+  /** What may scan the chunk, which lies in its memory. */
+  private scanner: FrameScanner | undefined
 
   // The frame under way.
   private inPayload = false
@@ -109,6 +131,9 @@ export class FrameDecoder {
     this.position = 0
     this.words = undefined
     this.lent = lent
+    const { scanner } = this.natives
+    const may = lent && scanner !== undefined && !this.extendsAll && chunk.buffer === scanner.memory
+    this.scanner = may ? scanner : undefined
   }
 
   /**
@@ -125,6 +150,14 @@ export class FrameDecoder {
         if (this.lent) this.keepRest()
         this.paused = true
         return
+      }
+      if (this.scanner !== undefined) {
+        const scanned = this.scan(this.scanner, maxMessages - messages, maxBytes - bytes)
+        if (scanned > 0) {
+          messages += scanned
+          bytes += this.takeScanned(out, this.scanner, scanned)
+          continue
+        }
       }
       if (!this.inPayload && !this.readHeader(out)) break
       const at = this.position
@@ -337,10 +370,77 @@ export class FrameDecoder {
     return length
   }
 
-  /** As {@link applyMask}. */
+  /** How many whole messages lie at the position, which are unmasked now and in the scanner's table. */
+  private scan(scanner: FrameScanner, maxMessages: number, maxBytes: number): number {
+    if (this.inPayload || this.pendingLength > 0 || this.assembler.opcode !== 0) return 0
+    const base = this.chunk.byteOffset
+    const from = base + this.position
+    const to = base + this.chunk.length
+    const maskBit = this.masked ? Opcode.maskBit : 0
+    return scanner.scan(from, to, maxMessages, maxBytes, this.limits.maxMessageBytes, maskBit)
+  }
+
+  /** Appends the first messages of the scanner's table, and gives the bytes of their payloads. */
+  private takeScanned(out: Array<Item>, { table }: FrameScanner, count: number): number {
+    const { chunk, natives } = this
+    const base = chunk.byteOffset
+    let bytes = 0
+    let end = 0
+    // Binary messages before `copyEnd` were copied to `memory`, `shift` behind where they are.
+    let copyEnd = 0
+    let memory: ArrayBuffer = empty.buffer
+    let shift = 0
+    // What lies from `textsStart` to `textsEnd` is a string, in which the texts that are ASCII are as they should be.
+    let textsEnd = 0
+    let textsStart = 0
+    let texts = ""
+    for (let i = 0; i < count; i++) {
+      const start = table[2 * i]! - base
+      const fields = table[2 * i + 1]!
+      const length = fields >>> 2
+      end = start + length
+      bytes += length
+      if ((fields & 3) === 3) {
+        if (end > textsEnd) {
+          textsStart = start
+          textsEnd = endOfGroup(table, i, count) - base
+          texts = natives.decodeAscii(chunk, start, textsEnd)
+        }
+        out.push(texts.substring(start - textsStart, end - textsStart))
+      } else if ((fields & 2) !== 0) {
+        const text = natives.decodeText(chunk, start, end)
+        if (text === undefined) {
+          this.fail(out, "InvalidText")
+          return bytes
+        }
+        out.push(text)
+      } else if (length === 0) {
+        out.push(new Uint8Array(0))
+      } else if (end > copyEnd && length > groupBytes / 2) {
+        out.push(this.bytesOf(start, length))
+      } else {
+        if (end > copyEnd) {
+          copyEnd = endOfGroup(table, i, count) - base
+          const block = this.copyToBlock(start, copyEnd - start)
+          memory = block.memory
+          shift = block.position - copyEnd
+        }
+        out.push(new Uint8Array(memory, shift + start, length))
+      }
+    }
+    this.position = end
+    return bytes
+  }
+
+  /** Unmasks in place; whether all is ASCII then, `false` where that is not known. */
   private unmask(start: number, end: number): boolean {
-    if (wantsWords(end - start)) this.words ??= wordsOf(this.chunk)
-    return applyMask(this.chunk, start, end, this.key, this.words)
+    const { chunk, key } = this
+    if (this.scanner !== undefined) {
+      const base = chunk.byteOffset
+      return this.scanner.mask(base + start, base + end, key) === 0
+    }
+    if (wantsWords(end - start)) this.words ??= wordsOf(chunk)
+    return maskInto(this.natives, chunk, start, end, chunk, start, key, this.words)
   }
 
   /** The rest of a lent chunk, in memory of its own. */
@@ -356,14 +456,32 @@ export class FrameDecoder {
       this.natives.copy(this.chunk, at, at + length, bytes, 0)
       return view(bytes, 0, length)
     }
+    const block = this.copyToBlock(at, length)
+    return new Uint8Array(block.memory, block.position - length, length)
+  }
+
+  /** Copies a range of at most `maxBlockCopyBytes`; it ends at the block's position then. */
+  private copyToBlock(at: number, length: number): Block {
     const block = copyBlocks[Math.max(0, 21 - Math.clz32(length - 1))]!
     if (block.position + length > block.bytes.length) {
-      block.bytes = new Uint8Array(block.size)
+      block.bytes = this.natives.allocate(block.size)
+      block.memory = block.bytes.buffer
       block.position = 0
     }
-    const from = block.position
-    block.position = from + length
-    this.natives.copy(this.chunk, at, at + length, block.bytes, from)
-    return view(block.bytes, from, from + length)
+    this.natives.copy(this.chunk, at, at + length, block.bytes, block.position)
+    block.position += length
+    return block
   }
+}
+
+/** Where the last message of the table ends that belongs to the group which begins with this one. */
+const endOfGroup = (table: Int32Array, first: number, count: number): number => {
+  const start = table[2 * first]!
+  let end = start + (table[2 * first + 1]! >>> 2)
+  for (let i = first + 1; i < count; i++) {
+    const next = table[2 * i]! + (table[2 * i + 1]! >>> 2)
+    if (next - start > groupBytes) break
+    end = next
+  }
+  return end
 }

@@ -2,15 +2,15 @@
  * Writes frames (RFC 6455 §5.2) into a {@link ByteWriter}: header, mask and payload in one pass, text straight from the
  * string. Which frames may be sent when is the business of Protocol.
  */
-import type { ByteWriter } from "./byteWriter.js"
-import { applyMask, writeKey } from "./mask.js"
+import { type ByteWriter, maxReserveBytes } from "./byteWriter.js"
+import { maskInto, writeKey } from "./mask.js"
 import type { Natives } from "./Natives.js"
 import { finBit, maskBit } from "./Opcode.js"
 
 /** The largest header: two bytes, eight of length, four of mask. @since 0.1.0 */
 export const maxHeaderBytes = 14
 
-/** Payloads up to this size are copied behind their header; a larger one is a piece of its own. @since 0.1.0 */
+/** Payloads up to this size, if they are not masked, are copied behind their header; a larger one is a piece of its own. @since 0.1.0 */
 export const inlineBytes = 8 * 1024
 
 /** The number of bytes of the header of a frame with this payload. @since 0.1.0 */
@@ -54,7 +54,7 @@ const writeTextFrame = (out: ByteWriter, firstByte: number, text: string, maskKe
     const bytes = natives.allocate(header + length)
     writeHeader(bytes, 0, firstByte, length, maskKey)
     natives.writeText(text, bytes, header)
-    if (masked) applyMask(bytes, header, header + length, maskKey)
+    if (masked) maskInto(natives, bytes, header, header + length, bytes, header, maskKey)
     out.push(bytes)
     return
   }
@@ -66,7 +66,7 @@ const writeTextFrame = (out: ByteWriter, firstByte: number, text: string, maskKe
   const header = headerBytes(length, masked)
   if (header !== guess) target.copyWithin(at + header, at + guess, at + guess + length)
   writeHeader(target, at, firstByte, length, maskKey)
-  if (masked) applyMask(target, at + header, at + header + length, maskKey)
+  if (masked) maskInto(natives, target, at + header, at + header + length, target, at + header, maskKey)
   out.advance(header + length)
 }
 
@@ -79,18 +79,18 @@ const writeBytesFrame = (
   const length = payload.length
   const masked = maskKey !== undefined
   const header = headerBytes(length, masked)
-  if (length <= inlineBytes) {
+  // What is masked is copied anyway.
+  if (masked ? header + length <= maxReserveBytes : length <= inlineBytes) {
     const at = out.reserve(header + length)
     const target = out.target
     writeHeader(target, at, firstByte, length, maskKey)
-    out.natives.copy(payload, 0, length, target, at + header)
-    if (masked) applyMask(target, at + header, at + header + length, maskKey)
+    if (masked) maskInto(out.natives, payload, 0, length, target, at + header, maskKey)
+    else target.set(payload, at + header)
     out.advance(header + length)
   } else if (masked) {
     const bytes = out.natives.allocate(header + length)
     writeHeader(bytes, 0, firstByte, length, maskKey)
-    out.natives.copy(payload, 0, length, bytes, header)
-    applyMask(bytes, header, header + length, maskKey)
+    maskInto(out.natives, payload, 0, length, bytes, header, maskKey)
     out.push(bytes)
   } else {
     const at = out.reserve(header)

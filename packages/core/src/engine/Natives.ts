@@ -2,6 +2,7 @@
  * What a platform may do faster than JavaScript: UTF-8, copying, allocating. The engine runs on {@link portable}
  * everywhere; Node's adapter supplies `Buffer`'s native methods under the same contract.
  */
+import type { FrameScanner } from "./FrameScanner.js"
 import * as Utf8 from "./utf8.js"
 
 /** Functions on byte ranges; offsets are bytes, `end` is exclusive. None keeps a reference to its arguments. @since 0.1.0 */
@@ -10,7 +11,7 @@ export interface Natives {
   readonly allocate: (size: number) => Uint8Array<ArrayBuffer>
   /** The text in `bytes[start, end)`, or `undefined` when it is not UTF-8. A byte order mark is kept. */
   readonly decodeText: (bytes: Uint8Array, start: number, end: number) => string | undefined
-  /** The text in `bytes[start, end)`, which are all ASCII. */
+  /** A text of as many UTF-16 code units as there are bytes in `[start, end)`; ASCII is what it is, other bytes are whatever is fast. */
   readonly decodeAscii: (bytes: Uint8Array, start: number, end: number) => string
   /** Whether `bytes[start, end)` is UTF-8 as a whole. */
   readonly isText: (bytes: Uint8Array, start: number, end: number) => boolean
@@ -20,9 +21,13 @@ export interface Natives {
   readonly textByteLength: (text: string) => number
   /** Copies `source[start, end)` to `target` at `offset`. */
   readonly copy: (source: Uint8Array, start: number, end: number, target: Uint8Array, offset: number) => void
+  /** What finds and unmasks frames faster than JavaScript. */
+  readonly scanner?: FrameScanner | undefined
 }
 
 const replacing = new TextDecoder("utf-8", { ignoreBOM: true })
+/** One code unit per byte. */
+const singleBytes = new TextDecoder("windows-1252")
 const encoder = new TextEncoder()
 
 /** Plain JavaScript and the Encoding standard. @since 0.1.0 */
@@ -33,7 +38,7 @@ export const portable: Natives = {
     // Every malformed sequence becomes U+FFFD, so a text without one needs no second look.
     return text.includes("\ufffd") && !Utf8.isValid(bytes, start, end) ? undefined : text
   },
-  decodeAscii: (bytes, start, end) => replacing.decode(view(bytes, start, end)),
+  decodeAscii: (bytes, start, end) => singleBytes.decode(view(bytes, start, end)),
   isText: Utf8.isValid,
   writeText: (text, target, offset) => {
     const length = text.length

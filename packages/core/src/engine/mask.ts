@@ -3,6 +3,7 @@
  *
  * Keys travel as one 32-bit number whose lowest byte is the first byte of the key, offsets and lengths are bytes.
  */
+import type { Natives } from "./Natives.js"
 
 /** Below this many bytes a byte loop beats making a 32-bit view (measured on Node 20: 64 B 44 ns against 71 ns). */
 const wordThreshold = 64
@@ -93,6 +94,42 @@ export const applyMask = (
     key >>>= 8
   }
   return (bits & 0x80808080) === 0
+}
+
+/** From this many bytes on {@link maskInto} copies a payload to where it is masked faster (Node 20: 2 KiB 0.2 against 0.3 microseconds). */
+const longBytes = 2 * 1024
+
+/**
+ * Writes `source[start, end)` to `target` at `offset`, XORed with `key`; that may be the place it came from. Gives `true` if all bytes are
+ * ASCII afterwards, and may give `false` then as well. `words` is `wordsOf(target)` if the caller has it.
+ *
+ * @since 0.1.0
+ */
+export const maskInto = (
+  natives: Natives,
+  source: Uint8Array,
+  start: number,
+  end: number,
+  target: Uint8Array,
+  offset: number,
+  key: number,
+  words?: Int32Array | undefined
+): boolean => {
+  const { scanner } = natives
+  if (scanner === undefined || end - start < longBytes) {
+    if (source !== target || start !== offset) natives.copy(source, start, end, target, offset)
+    return applyMask(target, offset, offset + end - start, key, words)
+  }
+  const { scratch } = scanner
+  let bits = 0
+  // A multiple of four bytes a step, so that the key stays the same.
+  for (let at = start; at < end; at += scratch.length) {
+    const size = Math.min(end - at, scratch.length)
+    natives.copy(source, at, at + size, scratch, 0)
+    bits |= scanner.mask(scratch.byteOffset, scratch.byteOffset + size, key)
+    natives.copy(scratch, 0, size, target, offset + at - start)
+  }
+  return bits === 0
 }
 
 const swap = (word: number): number =>

@@ -1,6 +1,10 @@
 /** The conformance suite on the bare engine: both roles, every case cut in several ways. */
 import { assert, describe, it } from "@effect/vitest"
+import { makeSlab } from "../../src/engine/byteWriter.js"
+import type { FrameScanner } from "../../src/engine/FrameScanner.js"
+import { portable } from "../../src/engine/Natives.js"
 import { type Action, Protocol } from "../../src/engine/Protocol.js"
+import { everything, scanner, scanning } from "../engine/support.js"
 import { type Case, cases, type Role } from "./cases.js"
 import { type Cutting, type RawPeer, runCase } from "./runner.js"
 
@@ -10,18 +14,33 @@ class EnginePeer implements RawPeer {
   private readonly output: Array<Uint8Array> = []
   private ended = false
 
-  constructor(role: Role, maxMessageBytes: number | undefined) {
+  /** With a scanner: what comes goes through its memory. */
+  constructor(
+    role: Role,
+    maxMessageBytes: number | undefined,
+    private readonly scanner: FrameScanner | undefined
+  ) {
     let key = 0x12345678
     this.protocol = new Protocol({
       role,
       deferEnd: true,
+      slab: makeSlab(scanner === undefined ? portable : scanning),
       randomKey: () => (key = Math.imul(key, 0x19660d) + 0x3c6ef35f),
       ...(maxMessageBytes === undefined ? {} : { limits: { maxMessageBytes } })
     })
   }
 
   send(bytes: Uint8Array): Promise<void> {
-    this.perform(this.protocol.receive(bytes))
+    const { scanner } = this
+    if (scanner === undefined) this.perform(this.protocol.receive(bytes))
+    else {
+      for (let at = 0; at < bytes.length; at += scanner.input.length) {
+        const part = bytes.subarray(at, at + scanner.input.length)
+        scanner.input.set(part)
+        this.perform(this.protocol.receive(scanner.input.subarray(0, part.length), everything, everything, true))
+        scanner.input.fill(0xee)
+      }
+    }
     return Promise.resolve()
   }
 
@@ -48,8 +67,8 @@ class EnginePeer implements RawPeer {
   }
 }
 
-const run = (testCase: Case, role: Role, cutting: Cutting) =>
-  runCase(testCase, role, new EnginePeer(role, testCase.maxMessageBytes), cutting)
+const run = (testCase: Case, role: Role, cutting: Cutting, scanner?: FrameScanner) =>
+  runCase(testCase, role, new EnginePeer(role, testCase.maxMessageBytes, scanner), cutting)
 
 /** The number of a case without its last part, where a family has parts. */
 const family = ({ id }: Case): string => {
@@ -66,6 +85,8 @@ describe("conformance of the engine", () => {
           await run(testCase, role, "as written")
           if (testCase.bytes <= 1_000_000) await run(testCase, role, "joined")
           if (testCase.bytes <= 2048) await run(testCase, role, "every byte")
+          await run(testCase, role, "as written", scanner)
+          if (testCase.bytes <= 1_000_000) await run(testCase, role, "joined", scanner)
         })
       }
     })

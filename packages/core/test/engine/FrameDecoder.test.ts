@@ -17,7 +17,9 @@ import {
   itemsOf,
   makeDecoder,
   peerFrame,
-  retainedBytes
+  retainedBytes,
+  scanning,
+  scanPieces
 } from "./support.js"
 
 const roles = ["server", "client"] as const
@@ -124,6 +126,10 @@ describe("FrameDecoder", () => {
       const first = peerFrame(role, { opcode: 1, payload: utf8("before") })
       const bytes = concat([first, hex(digits)])
       for (const pieces of cuttings(bytes, [first.length, first.length + 1])) {
+        assert.deepStrictEqual(
+          scanPieces(makeDecoder(role, {}, 0, scanning), pieces),
+          decodePieces(makeDecoder(role), pieces)
+        )
         const decoder = makeDecoder(role)
         const items = decodePieces(decoder, pieces)
         assert.strictEqual(items[0], "before")
@@ -154,9 +160,45 @@ describe("FrameDecoder", () => {
         assert.deepStrictEqual(decodePieces(makeDecoder(role), [bytes]), expected)
         assert.deepStrictEqual(decodePieces(makeDecoder(role), cutAt(bytes, cuts)), expected)
         if (bytes.length < 3000) assert.deepStrictEqual(decodePieces(makeDecoder(role), chop(bytes, 1)), expected)
+        const scan = (pieces: Iterable<Uint8Array>, ...budget: ReadonlyArray<number>) =>
+          scanPieces(makeDecoder(role, {}, 0, scanning), pieces, ...budget)
+        assert.deepStrictEqual(scan([bytes]), expected)
+        assert.deepStrictEqual(scan(cutAt(bytes, cuts)), expected)
+        assert.deepStrictEqual(scan(cutAt(bytes, cuts), 2), expected)
+        assert.deepStrictEqual(scan([bytes], everything, 100), expected)
       }),
       { numRuns: 200 }
     )
+  })
+
+  it("many messages of a chunk: the same items by the scanner, in groups or alone, up to any limit", () => {
+    const anyMessage = FastCheck.tuple(
+      FastCheck.constantFrom(1, 2),
+      FastCheck.oneof(FastCheck.nat(200), FastCheck.constantFrom(1023, 1024, 1025, 2047, 2048, 2049, 16_384, 16_385)),
+      FastCheck.boolean()
+    )
+    FastCheck.assert(
+      FastCheck.property(anyRole, FastCheck.array(anyMessage, { maxLength: 60, size: "max" }), (role, messages) => {
+        const payloads = messages.map(([opcode, size, isAscii], i) =>
+          opcode === 1 ? utf8((isAscii ? "a" : "é").repeat(size)) : new Uint8Array(size).fill(i)
+        )
+        const bytes = concat(messages.map(([opcode], i) => peerFrame(role, { opcode, payload: payloads[i]! })))
+        for (const maxMessageBytes of [40_000, 2048, 100]) {
+          const limits = { maxMessageBytes }
+          const expected = decodePieces(makeDecoder(role, limits), [bytes])
+          assert.deepStrictEqual(scanPieces(makeDecoder(role, limits, 0, scanning), [bytes]), expected)
+        }
+      }),
+      { numRuns: 100 }
+    )
+  })
+
+  it("more messages than the scanner's table has room for", () => {
+    const count = 20_000
+    const bytes = concat(Array.from({ length: count }, () => peerFrame("server", { opcode: 1, payload: utf8("") })))
+    const items = scanPieces(makeDecoder("server", {}, 0, scanning), [bytes])
+    assert.strictEqual(items.length, count)
+    assert.isTrue(items.every((item) => item === ""))
   })
 
   /** Valid frames with some bytes replaced, or no frames at all. */
@@ -178,6 +220,8 @@ describe("FrameDecoder", () => {
         const expected = decodePieces(makeDecoder(role, {}, reserved), [bytes])
         assert.deepStrictEqual(decodePieces(makeDecoder(role, {}, reserved), cutAt(bytes, cuts)), expected)
         assert.deepStrictEqual(decodePieces(makeDecoder(role, {}, reserved), chop(bytes, 1)), expected)
+        assert.deepStrictEqual(scanPieces(makeDecoder(role, {}, reserved, scanning), [bytes]), expected)
+        assert.deepStrictEqual(scanPieces(makeDecoder(role, {}, reserved, scanning), cutAt(bytes, cuts), 1), expected)
         const last = expected.findIndex(
           (item) => typeof item === "object" && ("rule" in item || ("opcode" in item && item.opcode === 8))
         )
@@ -327,15 +371,19 @@ describe("FrameDecoder", () => {
       const larger = [2048, 2049, 4096, 4097, 8192, 8193, 16384, 16385].flatMap((size) =>
         Array.from({ length: 5 }, () => peerFrame("client", { opcode: 2, payload: new Uint8Array(size) }))
       )
-      const messages = decodePieces(makeDecoder("client"), [
-        concat([...Array.from({ length: 200 }, () => small), ...larger, small])
-      ]) as Array<Uint8Array>
-      assert.strictEqual(messages.length, 241)
-      messages.forEach((message, i) => message.fill(i))
-      messages.forEach((message, i) => {
-        assert.isAtMost(message.buffer.byteLength, Math.max(8 * 1024, message.length * 8))
-        assert.isTrue(message.every((byte) => byte === (i & 0xff)))
-      })
+      const bytes = concat([...Array.from({ length: 200 }, () => small), ...larger, small])
+      for (const items of [
+        decodePieces(makeDecoder("client"), [bytes]),
+        scanPieces(makeDecoder("client", {}, 0, scanning), [bytes])
+      ]) {
+        const messages = items as Array<Uint8Array>
+        assert.strictEqual(messages.length, 241)
+        messages.forEach((message, i) => message.fill(i))
+        messages.forEach((message, i) => {
+          assert.isAtMost(message.buffer.byteLength, Math.max(8 * 1024, message.length * 8))
+          assert.isTrue(message.every((byte) => byte === (i & 0xff)))
+        })
+      }
     })
 
     it("a message that is most of its chunk is the chunk's own memory", () => {

@@ -5,12 +5,17 @@ import * as FrameEncoder from "../../src/engine/FrameEncoder.js"
 import { readKey } from "../../src/engine/mask.js"
 import { portable } from "../../src/engine/Natives.js"
 import { concat, hex, type RawFrame, readFrames, utf8 } from "../conformance/rawFrames.js"
-import { anyBytes, anyKey, anyText } from "./support.js"
+import { anyBytes, anyKey, anyText, scanning } from "./support.js"
 
+/** The bytes of a frame, which are the same with a scanner. */
 const written = (firstByte: number, payload: string | Uint8Array, key?: number): Uint8Array => {
-  const out = new ByteWriter(makeSlab(portable))
-  FrameEncoder.writeFrame(out, firstByte, payload, key)
-  return concat(out.take())
+  const [bytes, scanned] = [portable, scanning].map((natives) => {
+    const out = new ByteWriter(makeSlab(natives))
+    FrameEncoder.writeFrame(out, firstByte, payload, key)
+    return concat(out.take())
+  })
+  assert.deepStrictEqual(scanned, bytes)
+  return bytes!
 }
 
 const key = readKey(hex("37fa213d"), 0)
@@ -36,7 +41,7 @@ describe("FrameEncoder", () => {
   }
 
   /** §5.2: "the minimal number of bytes MUST be used to encode the length". */
-  for (const size of [0, 1, 125, 126, 127, 2730, 2731, 8192, 8193, 65535, 65536, 100_000]) {
+  for (const size of [0, 1, 125, 126, 127, 2047, 2048, 2730, 2731, 8192, 8193, 32_760, 32_761, 65535, 65536, 100_000]) {
     for (const mask of [undefined, key]) {
       it(`${size} bytes, ${mask === undefined ? "not masked" : "masked"}`, () => {
         const payload = new Uint8Array(size).fill(0x61)

@@ -1,18 +1,29 @@
 /** What the engine's tests share. */
 import * as FastCheck from "effect/FastCheck"
 import { FrameDecoder, type Item } from "../../src/engine/FrameDecoder.js"
+import { type FrameScanner, makeFrameScanner } from "../../src/engine/FrameScanner.js"
 import * as Limits from "../../src/engine/Limits.js"
-import { portable } from "../../src/engine/Natives.js"
+import { type Natives, portable } from "../../src/engine/Natives.js"
 import type { Role } from "../../src/engine/Protocol.js"
 import { encodeFrame, type FrameFields, utf8 } from "../conformance/rawFrames.js"
 
 export const everything = Number.POSITIVE_INFINITY
 
-export const makeDecoder = (role: Role, limits: Partial<Limits.Limits> = {}, reservedBits = 0): FrameDecoder =>
+/** Every Node that runs these tests has WebAssembly with SIMD. */
+export const scanner: FrameScanner = makeFrameScanner()!
+
+export const scanning: Natives = { ...portable, scanner }
+
+export const makeDecoder = (
+  role: Role,
+  limits: Partial<Limits.Limits> = {},
+  reservedBits = 0,
+  natives: Natives = portable
+): FrameDecoder =>
   new FrameDecoder({
     masked: role === "server",
     limits: { ...Limits.defaults, ...limits },
-    natives: portable,
+    natives,
     reservedBits
   })
 
@@ -22,6 +33,30 @@ export const decodePieces = (decoder: FrameDecoder, pieces: Iterable<Uint8Array>
   for (const piece of pieces) {
     decoder.feed(piece.slice())
     decoder.decode(items, everything, everything)
+  }
+  return items
+}
+
+/** The same through the memory of the scanner, which is written over afterwards; at most so many messages at a time. */
+export const scanPieces = (
+  decoder: FrameDecoder,
+  pieces: Iterable<Uint8Array>,
+  maxMessages = everything,
+  maxBytes = everything
+): Array<Item> => {
+  const items: Array<Item> = []
+  let place = 0
+  for (const piece of pieces) {
+    place = (place + 7) % 64
+    const room = scanner.input.length - place
+    for (let at = 0; at < piece.length; at += room) {
+      const part = piece.subarray(at, at + room)
+      scanner.input.set(part, place)
+      decoder.feed(scanner.input.subarray(place, place + part.length), true)
+      do decoder.decode(items, maxMessages, maxBytes)
+      while (decoder.paused)
+      scanner.input.fill(0xee)
+    }
   }
   return items
 }

@@ -13,6 +13,7 @@ import * as Net from "node:net"
 import { platform } from "node:process"
 import type * as Stream from "node:stream"
 import { getSystemErrorName } from "node:util"
+import { natives } from "./natives.js"
 
 /** One write under way; native code keeps it until `oncomplete`. */
 export interface WriteRequest {
@@ -63,7 +64,8 @@ export const handleOf = (duplex: Stream.Duplex): Handle | undefined => {
 let nodeRead: Handle["onread"] | undefined
 
 /** Where sockets are read into that {@link readIntoLent} was called for, one after the other; so large that few messages are cut. */
-const lent = new Uint8Array(128 * 1024)
+const lent = natives.scanner?.input ?? new Uint8Array(128 * 1024)
+const lentMemory = lent.buffer
 
 /**
  * From now on what is read is in memory that {@link takeLent} gives: without an allocation per read ping-pong of plain `net`, past the
@@ -77,7 +79,7 @@ export const readIntoLent = (handle: Handle): boolean => {
 }
 
 /** What was read just now, `size` bytes, until the next read of any socket. */
-export const takeLent = (size: number): Uint8Array<ArrayBuffer> => new Uint8Array(lent.buffer, 0, size)
+export const takeLent = (size: number): Uint8Array<ArrayBuffer> => new Uint8Array(lentMemory, lent.byteOffset, size)
 
 /** Lets Node's socket have what was read. */
 export const readByNode = (handle: Handle, memory: ArrayBuffer | undefined): void => nodeRead!.call(handle, memory)

@@ -1,6 +1,6 @@
 /** What Node does faster than JavaScript, for the engine. */
 import { isUtf8 } from "node:buffer"
-import { makeSlab, Natives } from "@effect-ws/core/engine"
+import { makeFrameScanner, makeSlab, Natives } from "@effect-ws/core/engine"
 
 // Native methods that TypeScript does not declare; they read and write ranges without a view being made.
 type Native = Buffer & {
@@ -43,7 +43,8 @@ export const natives: Natives.Natives = {
   textByteLength: (text) => Buffer.byteLength(text),
   copy: (source, start, end, target, offset) => {
     copy.call(source as Native, target, offset, start, end)
-  }
+  },
+  scanner: makeFrameScanner()
 }
 
 /** Where all connections of this thread write their frames. */
