@@ -1,4 +1,4 @@
-/** This library with one loop in one fiber: `WebSocketRoute.each`. */
+/** This library with a function for each message: `WebSocketRoute.each`. */
 import { WebSocketRoute } from "@effect-ws/core"
 import { serve } from "./ours.js"
 

@@ -107,7 +107,7 @@ interface Publication {
 type Encoded = Uint8Array | Array<(frame: Uint8Array | undefined) => void> | "failed"
 
 /** @internal */
-export class Room implements Broadcast, Flush.Flushable {
+export class Room implements Broadcast, Flush.Turn {
   private readonly members = new Map<BaseConnection, number>()
   private publications: Array<Publication> = []
   private pendingBytes = 0
@@ -193,8 +193,12 @@ export class Room implements Broadcast, Flush.Flushable {
     return slow
   }
 
-  /** The turn ends: everything that was published in it goes to each member with one write. */
-  flush(): void {
+  endTurn(): void {
+    this.flush()
+  }
+
+  /** Everything that was published in this turn goes to each member with one write. */
+  private flush(): void {
     const { publications } = this
     if (publications.length === 0) return
     this.publications = []

@@ -21,7 +21,7 @@ import type { Version } from "./engine/Handshake.js"
 import type { ExtensionOffer } from "./engine/headerGrammar.js"
 import * as Limits from "./engine/Limits.js"
 import type { Role } from "./engine/Protocol.js"
-import { BaseConnection } from "./internal/BaseConnection.js"
+import { BaseConnection, type DirectConsumer } from "./internal/BaseConnection.js"
 import { FramedConnection, type Opened, type Settings } from "./internal/FramedConnection.js"
 import { nextMaskKey } from "./internal/maskKeys.js"
 import type { Kind, Message } from "./Message.js"
@@ -394,19 +394,19 @@ export const leave = (
   frame?: { readonly code: number; readonly reason?: string }
 ): Effect.Effect<void> => (self instanceof BaseConnection ? self.leave(exit, frame) : Effect.void)
 
+export type { DirectConsumer }
+
 /**
- * `runForEach` without a fiber: calls `onMessage` for every message as it comes, then `onEnd` once, with the failure if the end
- * is one. Both may call what is `unsafe` of the connection and must not throw. There is no way to stop but to end the connection.
+ * `runForEach` without a fiber, as long as what `onMessage` does with each message is done at once: when it gives nothing, `Effect.void`, or
+ * `send` of a connection with room. With the first other Effect, or when it throws, `onLeft` is called with the rest of the run, of that
+ * message and all behind it, which has to be run; or, if it comes to that, with nothing at the end, and {@link unsafeEnd} tells how it
+ * ended. After {@link leave} neither is called.
  *
  * @since 0.1.0
  * @category advanced
  */
-export const unsafeForEach = (
-  self: Connection,
-  onMessage: (message: Message) => void,
-  onEnd: (failure: Failure | undefined) => void
-): void => {
-  if (self instanceof BaseConnection) self.unsafeForEach(onMessage, onEnd)
+export const unsafeConsume = (self: Connection, consumer: DirectConsumer): void => {
+  if (self instanceof BaseConnection) self.unsafeConsume(consumer)
 }
 
 /**
@@ -421,16 +421,6 @@ export const unsafeLeave = (
   frame?: { readonly code: number; readonly reason?: string }
 ): void => {
   if (self instanceof BaseConnection) self.unsafeLeave(exit, frame)
-}
-
-/**
- * Calls `onInput` once, as soon as there is a message or the end. Nothing is taken; a consumer that begins before takes its place.
- *
- * @since 0.1.0
- * @category advanced
- */
-export const unsafeAwaitInput = (self: Connection, onInput: () => void): void => {
-  if (self instanceof BaseConnection) self.unsafeAwaitInput(onInput)
 }
 
 /**

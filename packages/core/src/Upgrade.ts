@@ -20,6 +20,7 @@ import * as BatchScheduler from "./internal/batchScheduler.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { Handled } from "./internal/handled.js"
 import { withRequestSpans } from "./internal/RequestSpan.js"
+import type { Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
 
 /**
@@ -97,16 +98,29 @@ export const start = <R>(
     readonly opened?: Connection.Opened | undefined
     readonly runtime: Runtime.Runtime<R>
     readonly handlerTimeoutMillis: number
-    /** With `"on input"` the handler costs no fiber before there is a message, or the end, for it to take. */
-    readonly begins: "on opening" | "on input"
-    readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+    readonly handler: UpgradeHandler<R>
   }
 ): void => {
   const { extensions, handler, handlerTimeoutMillis, opened, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
   const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
-  new Upgraded(connection, runtime, clock, server, handlerTimeoutMillis, handler).start(options.begins)
+  new Upgraded(connection, runtime, clock, server, handlerTimeoutMillis, handler).start(
+    "each" in handler ? "on input" : "on opening"
+  )
 }
+
+/**
+ * What handles a connection: with `run` from its beginning to its end in one fiber, with `each` one message after the other, without a fiber
+ * as long as what it gives is nothing or a `send` that is done at once.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type UpgradeHandler<R> =
+  | { readonly run: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R> }
+  | {
+      readonly each: (message: Message, connection: Connection.Connection) => Effect.Effect<unknown, unknown, R> | void
+    }
 
 /** One connection that was accepted outside a router. */
 class Upgraded<R> extends Handled {
@@ -116,7 +130,7 @@ class Upgraded<R> extends Handled {
     clock: Clock.Clock,
     private readonly server: UpgradeServer,
     protected readonly handlerTimeoutMillis: number,
-    private readonly handler: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R>
+    private readonly handler: UpgradeHandler<R>
   ) {
     super(connection, runtime, clock, server.scheduler)
   }
@@ -126,7 +140,14 @@ class Upgraded<R> extends Handled {
   }
 
   protected handle(): Effect.Effect<unknown, unknown, R> {
-    return this.handler(this.connection)
+    const { connection, handler } = this
+    return "run" in handler
+      ? handler.run(connection)
+      : connection.runForEach((message) => handler.each(message, connection))
+  }
+
+  onMessage(message: Message): Effect.Effect<unknown, unknown, R> | void {
+    if ("each" in this.handler) return this.handler.each(message, this.connection)
   }
 
   protected enter(): void {

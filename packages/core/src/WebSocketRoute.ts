@@ -40,7 +40,7 @@ import type * as Handshake from "./engine/Handshake.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
 import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { closeScope } from "./internal/compat.js"
-import { type Begins, type CloseFrame, Handled } from "./internal/handled.js"
+import { type CloseFrame, Handled } from "./internal/handled.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
 import * as TakeOver from "./internal/takeOver.js"
 import type { Message } from "./Message.js"
@@ -259,7 +259,7 @@ export const layer = <
   | HttpLayerRouter.HttpRouter
   | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
   | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
-> => serve(path, () => new Route(options, handler, "on opening"))
+> => serve(path, () => new Route(options, handler))
 
 const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
@@ -271,9 +271,9 @@ const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.L
   }) as Layer.Layer<never, never, any>
 
 /**
- * {@link layer} for handlers that look at one message after the other: one loop in one fiber, which starts with the first
- * message, without a Stream's cost per wake-up and with the least memory per connection. `handler` may give nothing when all was
- * done at once.
+ * {@link layer} for handlers that look at one message after the other, without a Stream's cost per wake-up and with the least memory per
+ * connection: there is no fiber as long as `handler` gives nothing, for what it did at once, or a `send` for which there is room. The first other
+ * Effect starts one, in which it and all messages behind it run, one after the other. What `handler` throws is a defect, as anywhere.
  *
  * @since 0.1.0
  * @category layers
@@ -302,7 +302,7 @@ export const each = <
       new Route(
         options,
         (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
-        "on input"
+        handler as EachHandler
       )
   )
 
@@ -333,7 +333,7 @@ export const upgrade = <
   HttpServerResponse.HttpServerResponse,
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler, "on opening").respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- without a connection ----------------------------------------------------------------------------------------------
 
@@ -669,6 +669,11 @@ type AnyHandler = (
   socket: Connection.Connection,
   request: Accepted<any, any, any, any>
 ) => Effect.Effect<unknown, any, any>
+type EachHandler = (
+  message: Message,
+  socket: Connection.Connection,
+  request: Accepted<any, any, any, any>
+) => Effect.Effect<unknown, any, any> | void
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 /** Everything about a route that its requests share. */
@@ -685,7 +690,8 @@ class Route {
   constructor(
     private readonly options: AnyOptions,
     private readonly handler: AnyHandler,
-    private readonly begins: Begins
+    /** What `handler` does with a message, if that is all it does. */
+    readonly each?: EachHandler
   ) {
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
     const { responseHeaders } = options
@@ -848,7 +854,9 @@ class Route {
         extensions,
         check
       )
-      new Handling(connection, runtime, clock, server, accepted, scope, this).start(this.begins)
+      new Handling(connection, runtime, clock, server, accepted, scope, this).start(
+        this.each === undefined ? "on opening" : "on input"
+      )
       return Effect.succeed(response)
     })
   }
@@ -894,6 +902,10 @@ class Handling extends Handled {
 
   protected handle(): ReturnType<AnyHandler> {
     return this.route.handle(this.connection, this.accepted)
+  }
+
+  onMessage(message: Message): Effect.Effect<unknown, any, any> | void {
+    return this.route.each!(message, this.connection, this.accepted)
   }
 
   protected enter(): void {

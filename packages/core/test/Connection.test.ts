@@ -123,6 +123,166 @@ const numbers = (count: number, from = 0): Array<string> => Array.from({ length:
 
 const timersOf = Effect.map(Effect.clock, (clock: Clock.Clock) => Timers.of(clock))
 
+// ---- without a fiber -------------------------------------------------------------------------------------------------------
+
+describe("a direct consumer", () => {
+  type Rest = Effect.Effect<void, any, any> | undefined
+
+  /** What it was called with, and whether that was within a fiber. */
+  const consume = (
+    connection: Connection.Connection,
+    onMessage: (message: string | Uint8Array) => Effect.Effect<unknown, unknown> | void
+  ) => {
+    const taken: Array<string> = []
+    const fibers: Array<boolean> = []
+    const left: Array<Rest> = []
+    Connection.unsafeConsume(connection, {
+      onMessage: (message) => {
+        taken.push(String(message))
+        fibers.push(Option.isSome(Fiber.getCurrentFiber()))
+        return onMessage(message)
+      },
+      onLeft: (rest) => left.push(rest)
+    })
+    return { taken, fibers, left }
+  }
+
+  it.scoped("gets all messages of a chunk, and what it sends leaves with one write", () =>
+    Effect.gen(function* () {
+      const { connection, peer, writes } = yield* withRaw()
+      const { fibers, left, taken } = consume(connection, (message) =>
+        message === "m1" ? undefined : message === "m2" ? Effect.void : connection.send(message)
+      )
+      peer.sendText(...numbers(5))
+      yield* settle
+      assert.deepStrictEqual(taken, numbers(5))
+      assert.deepStrictEqual(peer.texts, ["m0", "m3", "m4"])
+      assert.strictEqual(writes.length, 1)
+      peer.sendText("later")
+      yield* settle
+      assert.deepStrictEqual(peer.texts, ["m0", "m3", "m4", "later"])
+      assert.isFalse(fibers.includes(true))
+      assert.deepStrictEqual(left, [])
+    })
+  )
+
+  it.scoped("messages that came before it begins are its own too", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      peer.sendText(...numbers(2))
+      yield* settle
+      const { taken } = consume(connection, () => {})
+      assert.deepStrictEqual(taken, [], "not while it is set")
+      yield* settle
+      assert.deepStrictEqual(taken, numbers(2))
+    })
+  )
+
+  it.scoped("an Effect that takes its time is left, and all messages behind it in order", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      const gate = yield* Deferred.make<void>()
+      const { fibers, left, taken } = consume(connection, (message) =>
+        message === "m1" ? Effect.zipRight(Deferred.await(gate), connection.send("slow")) : connection.send(message)
+      )
+      peer.sendText(...numbers(4))
+      peer.sendClose(1000)
+      yield* settle
+      assert.deepStrictEqual(taken, ["m0", "m1"])
+      assert.strictEqual(left.length, 1)
+      assert.isUndefined(peer.closeCode, "the handshake ends when what came before is dealt with")
+      const run = yield* Effect.fork(left[0]!)
+      yield* settle
+      assert.include(yield* defectOf(connection.take), "one consumer", "it is still the consumer")
+      yield* Deferred.succeed(gate, undefined)
+      assert.deepStrictEqual(yield* Fiber.await(run), Exit.void)
+      assert.deepStrictEqual(peer.texts, ["m0", "slow", "m2", "m3"])
+      assert.deepStrictEqual(fibers, [false, false, true, true])
+      yield* settle
+      assert.strictEqual(peer.closeCode, 1000)
+      assert.strictEqual(left.length, 1)
+    })
+  )
+
+  it.scoped("sends wait for room as in a fiber: nothing is put out above the mark", () =>
+    Effect.gen(function* () {
+      const { connection, near, peer } = yield* withRaw({ highWaterMark: 10 })
+      yield* near.stall
+      const { left, taken } = consume(connection, (message) => connection.send(message))
+      peer.sendText(...numbers(50))
+      yield* settle
+      assert.isBelow(taken.length, 10)
+      const run = yield* Effect.fork(left[0]!)
+      yield* settle
+      assert.isBelow(taken.length, 10)
+      yield* near.flow
+      yield* settle
+      assert.deepStrictEqual(peer.texts, numbers(50))
+      yield* Fiber.interrupt(run)
+      assert.deepStrictEqual(yield* Effect.timeoutOption(connection.take, 0), Option.none(), "messages are free again")
+    })
+  )
+
+  it.scoped("what it throws is left as a defect, and no message is taken behind it", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      const { left, taken } = consume(connection, () => {
+        throw new Error("no such room")
+      })
+      peer.sendText(...numbers(3))
+      yield* settle
+      assert.deepStrictEqual(taken, ["m0"])
+      assert.strictEqual(yield* defectOf(left[0]!), "no such room")
+    })
+  )
+
+  for (const [what, code, tag] of [
+    ["a clean end", 1000, "Success"],
+    ["a failure", 1008, "Failure"]
+  ] as const) {
+    it.scoped(`${what}: what came before is dealt with, then nothing is left`, () =>
+      Effect.gen(function* () {
+        const { connection, peer } = yield* withRaw()
+        const { left, taken } = consume(connection, (message) => connection.send(message))
+        peer.sendText(...numbers(2))
+        peer.sendClose(code)
+        yield* settle
+        assert.deepStrictEqual(taken, numbers(2))
+        assert.deepStrictEqual(peer.texts, numbers(2))
+        assert.deepStrictEqual(left, [undefined])
+        assert.strictEqual(Connection.unsafeEnd(connection)?._tag, tag)
+      })
+    )
+  }
+
+  it.scoped("a connection that is left in the middle gives no more", () =>
+    Effect.gen(function* () {
+      const { connection, peer } = yield* withRaw()
+      const { left, taken } = consume(connection, () => {
+        Connection.unsafeLeave(connection, Exit.void)
+        return Effect.never
+      })
+      peer.sendText(...numbers(3))
+      yield* settle
+      peer.sendText("late")
+      peer.sendClose(1000)
+      yield* settle
+      assert.deepStrictEqual(taken, ["m0"])
+      assert.deepStrictEqual(left, [])
+      assert.strictEqual(peer.closeCode, 1000)
+    })
+  )
+
+  it.scoped("is one of the consumers of which there is one at a time", () =>
+    Effect.gen(function* () {
+      const { connection } = yield* withRaw()
+      consume(connection, () => {})
+      assert.include(yield* defectOf(connection.take), "one consumer")
+      assert.throws(() => consume(connection, () => {}))
+    })
+  )
+})
+
 // ---- what the peer may not do ----------------------------------------------------------------------------------------------
 
 describe("a broken rule", () => {

@@ -234,14 +234,11 @@ export const serve = <E, R, A = void, RA = never>(
   options: Options<A, RA>,
   handler: (socket: Connection.Connection, request: Accepted<A>) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<void, never, Scope.Scope | RA | Exclude<R, Scope.Scope>> =>
-  listen(server, options, {
-    begins: "on opening",
-    run: (socket, accepted) => Effect.scoped(handler(socket, accepted))
-  })
+  listen(server, options, { run: (socket, accepted) => Effect.scoped(handler(socket, accepted)) })
 
 /**
- * {@link serve} for handlers that look at one message after the other: one loop in one fiber that begins with the first message, without a
- * Scope, and nothing of the request is kept, which is the least that a connection can cost.
+ * {@link serve} for handlers that look at one message after the other: without a fiber as long as they give nothing or a `send` for which there is
+ * room (as `WebSocketRoute.each`), without a Scope, and nothing of the request is kept, which is the least that a connection can cost.
  *
  * @since 0.1.0
  * @category constructors
@@ -250,22 +247,17 @@ export const each = <E = never, R = never, A = void, RA = never>(
   server: Http.Server,
   options: Options<A, RA>,
   handler: (message: Message.Message, socket: Connection.Connection) => Effect.Effect<unknown, E, R> | void
-): Effect.Effect<void, never, Scope.Scope | RA | R> =>
-  listen(server, options, {
-    begins: "on input",
-    run: (socket) => socket.runForEach((message) => handler(message, socket))
-  })
+): Effect.Effect<void, never, Scope.Scope | RA | R> => listen(server, options, { each: handler })
 
 type AnyOptions = Options<any, any>
 /** The handler of {@link serve}, or that of {@link each}, which has no use for the request. */
 type Handler =
+  | { readonly run: (socket: Connection.Connection, request: Accepted<any>) => Effect.Effect<unknown, unknown, any> }
   | {
-      readonly begins: "on opening"
-      readonly run: (socket: Connection.Connection, request: Accepted<any>) => Effect.Effect<unknown, unknown, any>
-    }
-  | {
-      readonly begins: "on input"
-      readonly run: (socket: Connection.Connection) => Effect.Effect<unknown, unknown, any>
+      readonly each: (
+        message: Message.Message,
+        socket: Connection.Connection
+      ) => Effect.Effect<unknown, any, any> | void
     }
 
 const listen = (server: Http.Server, options: AnyOptions, handler: Handler): Effect.Effect<void, never, any> =>
@@ -419,18 +411,15 @@ class Endpoint {
       opened,
       runtime,
       handlerTimeoutMillis,
-      begins: handler.begins,
-      handler:
-        handler.begins === "on input" ? handler.run : withRequest(handler.run, { request, accepted, subprotocol })
+      handler: "each" in handler ? handler : withRequest(handler.run, { request, accepted, subprotocol })
     })
   }
 }
 
 // Apart from `begin`, where a closure would keep the request for `each` too.
-const withRequest =
-  <A, B, C>(run: (socket: A, request: B) => C, request: B) =>
-  (socket: A): C =>
-    run(socket, request)
+const withRequest = <A, B, C>(run: (socket: A, request: B) => C, request: B): { readonly run: (socket: A) => C } => ({
+  run: (socket) => run(socket, request)
+})
 
 // ---- answers -----------------------------------------------------------------------------------------------------------
 

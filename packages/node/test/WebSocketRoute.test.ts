@@ -24,9 +24,11 @@ import {
   Deferred,
   Effect,
   Exit,
+  Fiber,
   FiberRef,
   Layer,
   LogLevel,
+  Option,
   Queue,
   Schema,
   type Scope,
@@ -909,6 +911,42 @@ describe("each", () => {
       assert.strictEqual(yield* client.text, "alice: b")
       assert.strictEqual((yield* client.close()).code, 1000)
       yield* quiet(serving)
+    })
+  )
+
+  it.scopedLive("has no fiber while it only sends, and one when a message takes more", () =>
+    Effect.gen(function* () {
+      const fibers: Array<boolean> = []
+      const serving = yield* serve(
+        WebSocketRoute.each("/each", {}, (message, socket) => {
+          fibers.push(Option.isSome(Fiber.getCurrentFiber()))
+          return message === "effect"
+            ? Effect.asVoid(Effect.zip(Effect.yieldNow(), socket.send("done")))
+            : socket.send(message)
+        })
+      )
+      const client = yield* open(serving.port, "/each")
+      for (const text of ["a", "b", "effect", "c"]) {
+        yield* client.sendText(text)
+        assert.strictEqual(yield* client.text, text === "effect" ? "done" : text)
+      }
+      assert.deepStrictEqual(fibers, [false, false, false, true])
+      assert.strictEqual((yield* client.close()).code, 1000)
+      yield* quiet(serving)
+    })
+  )
+
+  it.scopedLive("a handler that throws closes with 1011, and the log says why", () =>
+    Effect.gen(function* () {
+      const serving = yield* serve(
+        WebSocketRoute.each("/each", {}, () => {
+          throw new Error("no such room")
+        })
+      )
+      const client = yield* open(serving.port, "/each")
+      yield* client.sendText("why")
+      assert.strictEqual((yield* client.closeFrame).code, 1011)
+      assert.isTrue(serving.logs.some(({ text }) => text.includes("no such room")))
     })
   )
 

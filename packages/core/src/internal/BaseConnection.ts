@@ -22,6 +22,19 @@ import { type Put, puts, runHere } from "./runHere.js"
 
 type Resume = (effect: Effect.Effect<void>) => void
 
+/**
+ * A consumer that needs no fiber as long as what it does with each message is done at once.
+ *
+ * @since 0.1.0
+ * @category advanced
+ */
+export interface DirectConsumer {
+  /** Gives what is left to be done, if anything. */
+  readonly onMessage: (message: Message) => Effect.Effect<unknown, any, any> | void
+  /** Called once: with the rest of a `runForEach` when there is such, or else with nothing at the end. */
+  readonly onLeft: (rest: Effect.Effect<void, any, any> | undefined) => void
+}
+
 /** Who handles a connection. */
 export interface Owner {
   readonly connectionGone: () => void
@@ -50,15 +63,37 @@ class Send extends Effectable.Class<void, ConnectionClosed> {
   }
 }
 
+/** What is left of an Effect that a consumer gave for a message. */
+const restOf = <E, R>(
+  effect: Effect.Effect<unknown, E, R> | void
+): Effect.Effect<unknown, E | ConnectionClosed, R> | undefined => {
+  if (effect === undefined || effect === Effect.void) return undefined
+  if (!(effect instanceof Send)) return effect
+  // What an echo does, without a step of the fiber.
+  const rest = effect.commit()
+  return rest === Effect.void ? undefined : rest
+}
+
+const attempt = (consumer: DirectConsumer, message: Message): Effect.Effect<unknown, any, any> | undefined => {
+  try {
+    return restOf(consumer.onMessage(message))
+  } catch (defect) {
+    return Effect.die(defect)
+  }
+}
+
 const nothing: Array<Message> = []
 
 /** The parts of a connection above the protocol. */
-export abstract class BaseConnection implements Flush.Flushable {
+export abstract class BaseConnection implements Flush.Turn {
   // Inbound: messages not yet taken, `head` of them already are.
   private queue: Array<Message> = nothing
   private head = 0
   protected queuedBytes = 0
-  private waiting: Resume | undefined
+  private waiting: Resume | "direct" | undefined
+  private direct: DirectConsumer | undefined
+  /** Whether the direct consumer gets messages, or the end, when this turn ends. */
+  private directIsDue = false
   private claimed = false
 
   // Outbound.
@@ -184,11 +219,11 @@ export abstract class BaseConnection implements Flush.Flushable {
   }
 
   private wake(): void {
-    const resume = this.waiting
-    if (resume !== undefined) {
-      this.waiting = undefined
-      resume(Effect.void)
-    }
+    const { waiting } = this
+    if (waiting === undefined) return
+    this.waiting = undefined
+    if (waiting !== "direct") waiting(Effect.void)
+    else this.directSoon()
   }
 
   /** Waits until there is a message or the end. Nothing is taken, so interruption loses nothing. */
@@ -311,50 +346,73 @@ export abstract class BaseConnection implements Flush.Flushable {
     return <E = never, R = never>(f: (message: Message) => Effect.Effect<unknown, E, R> | void) => this.loop(f)
   }
 
+  /** `rest` is what a direct consumer left of a message: then messages are its own already. */
   private loop<E, R>(
-    f: (message: Message) => Effect.Effect<unknown, E, R> | void
+    f: (message: Message) => Effect.Effect<unknown, E, R> | void,
+    rest?: Effect.Effect<unknown, E, R>
   ): Effect.Effect<void, E | ConnectionError, R> {
     return Effect.uninterruptibleMask((restore) => {
-      this.claim()
+      if (rest === undefined) this.claim()
       let running = true
       const body = (): Effect.Effect<unknown, E | ConnectionError, R> => {
         for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
-          const effect = f(message)
-          if (effect === undefined) continue
-          if (!(effect instanceof Send)) return effect
-          // What an echo does, without a step of the fiber.
-          const rest = effect.commit()
-          if (rest !== Effect.void) return rest
+          const rest = restOf(f(message))
+          if (rest !== undefined) return rest
         }
         if (this.info === undefined) return this.awaitInput
         running = false
         return this.error === undefined ? Effect.void : Effect.fail(this.error)
       }
-      return Effect.ensuring(restore(Effect.whileLoop({ while: () => running, body, step: ignore })), this.unclaim)
+      const all = Effect.whileLoop({ while: () => running, body, step: ignore })
+      return Effect.ensuring(restore(rest === undefined ? all : Effect.zipRight(rest, all)), this.unclaim)
     })
   }
 
-  /** See `Connection.unsafeAwaitInput`. */
-  unsafeAwaitInput(onInput: () => void): void {
-    if (this.queuedMessages > 0 || this.info !== undefined) onInput()
-    else this.waiting = onInput
+  /** See `Connection.unsafeConsume`. */
+  unsafeConsume(consumer: DirectConsumer): void {
+    this.claim()
+    this.direct = consumer
+    if (this.queuedMessages > 0 || this.info !== undefined) this.directSoon()
+    else this.waiting = "direct"
+  }
+
+  /** Not at once: who delivers is in the middle of what a chunk holds. */
+  private directSoon(): void {
+    this.directIsDue = true
+    if (this.flushing) return
+    this.flushing = true
+    Flush.soon(this)
+  }
+
+  private runDirect(): void {
+    this.directIsDue = false
+    const { direct } = this
+    // The connection was left meanwhile.
+    if (direct === undefined) return
+    let rest: Effect.Effect<unknown, any, any> | undefined
+    for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
+      rest = attempt(direct, message)
+      if (rest !== undefined) break
+    }
+    if (this.direct !== direct) return
+    if (rest === undefined && this.info === undefined) {
+      this.waiting = "direct"
+      return
+    }
+    this.direct = undefined
+    direct.onLeft(rest === undefined ? undefined : this.loop((message) => direct.onMessage(message), rest))
+  }
+
+  endTurn(): void {
+    // Before the write, which takes along what the consumer sends.
+    if (this.directIsDue) this.runDirect()
+    this.flush()
   }
 
   /** See `Connection.unsafeEnd`. */
   unsafeEnd(): Exit.Exit<void, ConnectionError> | undefined {
     if (this.info === undefined || this.queuedMessages > 0) return undefined
     return this.error === undefined ? Exit.void : Exit.fail(this.error)
-  }
-
-  /** See `Connection.unsafeForEach`. */
-  unsafeForEach(onMessage: (message: Message) => void, onEnd: (failure: ConnectionError | undefined) => void): void {
-    this.claim()
-    const next = (): void => {
-      for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) onMessage(message)
-      if (this.info === undefined) this.waiting = next
-      else onEnd(this.error)
-    }
-    next()
   }
 
   // ---- outbound ----------------------------------------------------------------------------------------------------------
@@ -670,13 +728,13 @@ export abstract class BaseConnection implements Flush.Flushable {
           onFailure: (cause) => {
             // The peer has half a message: it must not take it for a whole one.
             if (!first) this.startClose(CloseCode.internalError, "")
-            this.endTurn()
+            this.endFragments()
             return Effect.failCause(cause)
           },
           onSuccess: () =>
             Effect.suspend(() => {
               const sent = put(kind === "text" ? carry : new Uint8Array(0), true)
-              this.endTurn()
+              this.endFragments()
               return restore(sent)
             })
         })
@@ -698,13 +756,13 @@ export abstract class BaseConnection implements Flush.Flushable {
       }, true)
       return Effect.onError(restore(turn), () =>
         Effect.sync(() => {
-          if (mine) this.endTurn()
+          if (mine) this.endFragments()
         })
       )
     })
   }
 
-  private endTurn(): void {
+  private endFragments(): void {
     this.fragmenting = false
     this.wakeSenders()
   }
@@ -769,6 +827,7 @@ export abstract class BaseConnection implements Flush.Flushable {
     if (this.isGone) return
     this.startClose(frame?.code ?? exitCloseCode(exit), frame?.reason ?? "")
     this.discards = true
+    this.direct = undefined
     this.takeAll()
   }
 }

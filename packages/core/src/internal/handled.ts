@@ -9,20 +9,21 @@ import * as FiberRefs from "effect/FiberRefs"
 import * as Runtime from "effect/Runtime"
 import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "../Connection.js"
+import type { Message } from "../Message.js"
 import { MessageError } from "../WebSocketError.js"
 import { unsendable } from "./BaseConnection.js"
 import type { Entry } from "./ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./compat.js"
 import * as Timers from "./timers.js"
 
-/** Whether the handler runs from the beginning, or costs no fiber before there is a message to take. */
+/** Whether the handler runs from the beginning, or costs no fiber before a message takes more than a call. */
 export type Begins = "on opening" | "on input"
 
 /** The close frame that an application wants for a failure of its handler. */
 export type CloseFrame = { readonly code: number; readonly reason?: string }
 
 /** See the module. */
-export abstract class Handled implements Entry {
+export abstract class Handled implements Entry, Connection.DirectConsumer {
   private fiber: Fiber.RuntimeFiber<unknown, unknown> | undefined
   /** How the handler ended. */
   private exit: Exit.Exit<unknown, unknown> | undefined
@@ -45,6 +46,8 @@ export abstract class Handled implements Entry {
   protected abstract readonly subject: string
   /** Runs the handler; called once. */
   protected abstract handle(): Effect.Effect<unknown, unknown, any>
+  /** What a handler that begins on input does with one message. */
+  abstract onMessage(message: Message): Effect.Effect<unknown, unknown, any> | void
   /** Takes it into the sets of those who end it, and out of them. */
   protected abstract enter(): void
   protected abstract leaveSets(): void
@@ -60,24 +63,25 @@ export abstract class Handled implements Entry {
   start(begins: Begins): void {
     this.enter()
     Connection.setOwner(this.connection, this)
-    if (begins === "on opening") this.fork(true)
-    else Connection.unsafeAwaitInput(this.connection, () => this.onInput())
+    if (begins === "on input") Connection.unsafeConsume(this.connection, this)
+    else
+      this.fork(
+        Effect.suspend(() => this.handle()),
+        true
+      )
   }
 
-  private onInput(): void {
-    // Interrupted before it.
-    if (this.exit !== undefined) return
-    const end = Connection.unsafeEnd(this.connection)
-    if (end === undefined) this.fork(false)
-    else this.handlerEnded(end)
+  onLeft(rest: Effect.Effect<void, unknown, any> | undefined): void {
+    if (rest === undefined) this.handlerEnded(Connection.unsafeEnd(this.connection)!)
+    else this.fork(rest, false)
   }
 
-  private fork(immediate: boolean): void {
+  private fork(handler: Effect.Effect<unknown, unknown, any>, immediate: boolean): void {
     // One that the application has set stays.
     const isStandard = FiberRefs.getOrDefault(this.runtime.fiberRefs, schedulerRef) === standardScheduler
     const scheduler = isStandard ? this.batches : undefined
     const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
-      Effect.suspend(() => this.handle()),
+      handler,
       scheduler === undefined ? { immediate } : { immediate, scheduler }
     )
     this.fiber = fiber
