@@ -11,7 +11,7 @@ import * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as HttpTraceContext from "@effect/platform/HttpTraceContext"
-import type * as Clock from "effect/Clock"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Effect from "effect/Effect"
@@ -68,19 +68,20 @@ const isUnrecorded = Effect.tracerWith((tracer) =>
 
 /** What `HttpMiddleware.tracer` does, for the requests that `wants` tells. */
 const traced = (app: App, wants: (request: HttpServerRequest.HttpServerRequest) => boolean): App =>
-  Effect.clockWith((clock) =>
-    Effect.withFiberRuntime((fiber) => {
-      const context = fiber.currentContext as Context.Context<any>
-      const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
-      if (!wants(request)) return app
-      const redacted = fiber.getFiberRef(Headers.currentRedactedNames)
-      const span = new RequestSpan(request, context, redacted, clock.unsafeCurrentTimeNanos())
-      return Effect.flatMap(Effect.exit(Effect.withParentSpan(app, span)), (exit) => {
-        span.responded(clock, exit)
-        return exit
-      })
+  Effect.withFiberRuntime((fiber) => {
+    const context = fiber.currentContext as Context.Context<any>
+    const request = Context.unsafeGet(context, HttpServerRequest.HttpServerRequest)
+    if (!wants(request)) return app
+    const redacted = fiber.getFiberRef(Headers.currentRedactedNames)
+    const clock = Context.get(fiber.getFiberRef(DefaultServices.currentServices), Clock.Clock)
+    const span = new RequestSpan(request, context, redacted, clock.unsafeCurrentTimeNanos())
+    // As `withParentSpan`, but never taken back: the fiber is the request's own, and nothing else of it follows.
+    const entered = FiberRef.set(FiberRef.currentContext, Context.add(context, Tracer.ParentSpan, span))
+    return Effect.flatMap(Effect.zipRight(entered, Effect.exit(app)), (exit) => {
+      span.responded(clock, exit)
+      return exit
     })
-  )
+  })
 
 interface Attribute {
   readonly key: string
