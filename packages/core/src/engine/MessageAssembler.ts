@@ -100,8 +100,9 @@ export class MessageAssembler {
 
   private grow(needed: number, expected: number): void {
     const old = this.buffer
-    // Never far beyond what was received: an announced length alone takes no memory.
-    const generous = Math.max(initialBytes, needed * (expected > needed ? 4 : 2))
+    // In proportion to what was received: an announced length alone takes no memory. (Where it is known how much comes, what is allocated ahead
+    // is not written to and so not resident; by 4 instead of 16 an echo of 1 MiB takes 1.25 times as long, of 4 MiB 1.6 to 2.9 times.)
+    const generous = Math.max(initialBytes, needed * (expected > needed ? 16 : 2))
     const size = expected >= needed ? Math.min(expected, generous) : generous
     const buffer = this.natives.allocate(size)
     if (old !== undefined) this.natives.copy(old, 0, this.length, buffer, 0)

@@ -345,7 +345,7 @@ describe("FrameDecoder", () => {
       for (const piece of chop(bytes, 997)) {
         decodePieces(decoder, [piece])
         received += piece.length
-        assert.isAtMost(retainedBytes(decoder), 14 + Math.max(1024, 4 * received))
+        assert.isAtMost(retainedBytes(decoder), 14 + Math.max(1024, 16 * received))
       }
       assert.isAtLeast(retainedBytes(decoder), 300_000)
       decodePieces(decoder, [peerFrame("server", { opcode: 0 })])
