@@ -48,7 +48,7 @@ const pack = (pkg, destination) => {
 
 const tarballProblem = (pkg, file) => {
   if (/(^|\/)tests?\/|\.test\.|tsbuildinfo|(^|\/)node_modules\//.test(file)) return "which is not for users"
-  if (/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|src\/.+\.ts)$/.test(file)) return undefined
+  if (/^(package\.json|README\.md|LICENSE|CHANGELOG\.md|src\/.+\.(ts|wat))$/.test(file)) return undefined
   const source = /^dist\/(.+?)(\.d\.ts|\.js)(\.map)?$/.exec(file)?.[1]
   if (source === undefined) return "which nothing asks for"
   return pkg.sources.includes(`${source}.ts`) ? undefined : "which has no source: npm run clean, then build"
