@@ -205,15 +205,13 @@ export class Room implements Broadcast, Flush.Turn {
     this.pendingBytes = 0
     const selective = publications.some(({ except }) => except !== undefined)
     const together = new Map<string, Frames | undefined>()
-    // Those of the member before, whose key most share.
-    let key: string | undefined
-    let frames: Frames | undefined
     for (const member of this.members.keys()) {
       if (!selective && shares(member)) {
-        if (member.sharedKey !== key) {
-          key = member.sharedKey
-          if (!together.has(key)) together.set(key, this.encodeAll(publications, member))
-          frames = together.get(key)
+        const key = member.sharedKey
+        let frames = together.get(key)
+        if (frames === undefined && !together.has(key)) {
+          frames = this.encodeAll(publications, member)
+          together.set(key, frames)
         }
         if (frames !== undefined && this.fits(member, frames[0].length)) {
           // The same memory for all: it is never written over.

@@ -104,9 +104,10 @@ export const start = <R>(
   const { extensions, handler, handlerTimeoutMillis, opened, runtime, settings, subprotocol, transport } = options
   const clock = Context.get(FiberRefs.getOrDefault(runtime.fiberRefs, DefaultServices.currentServices), Clock.Clock)
   const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
-  new Upgraded(connection, runtime, clock, server, handlerTimeoutMillis, handler).start(
-    "each" in handler ? "on input" : "on opening"
-  )
+  const each = "each" in handler ? handler.each : undefined
+  const upgraded = new Upgraded(connection, runtime, clock, server, handlerTimeoutMillis, each)
+  if ("run" in handler) upgraded.start(() => handler.run(connection))
+  else upgraded.startEach()
 }
 
 /**
@@ -118,9 +119,9 @@ export const start = <R>(
  */
 export type UpgradeHandler<R> =
   | { readonly run: (connection: Connection.Connection) => Effect.Effect<unknown, unknown, R> }
-  | {
-      readonly each: (message: Message, connection: Connection.Connection) => Effect.Effect<unknown, unknown, R> | void
-    }
+  | { readonly each: EachHandler<R> }
+
+type EachHandler<R> = (message: Message, connection: Connection.Connection) => Effect.Effect<unknown, unknown, R> | void
 
 /** One connection that was accepted outside a router. */
 class Upgraded<R> extends Handled {
@@ -130,7 +131,7 @@ class Upgraded<R> extends Handled {
     clock: Clock.Clock,
     private readonly server: UpgradeServer,
     protected readonly handlerTimeoutMillis: number,
-    private readonly handler: UpgradeHandler<R>
+    private readonly each: EachHandler<R> | undefined
   ) {
     super(connection, runtime, clock, server.scheduler)
   }
@@ -139,15 +140,8 @@ class Upgraded<R> extends Handled {
     return "a WebSocket connection"
   }
 
-  protected handle(): Effect.Effect<unknown, unknown, R> {
-    const { connection, handler } = this
-    return "run" in handler
-      ? handler.run(connection)
-      : connection.runForEach((message) => handler.each(message, connection))
-  }
-
   onMessage(message: Message): Effect.Effect<unknown, unknown, R> | void {
-    if ("each" in this.handler) return this.handler.each(message, this.connection)
+    return this.each!(message, this.connection)
   }
 
   protected enter(): void {

@@ -259,7 +259,7 @@ export const layer = <
   | HttpLayerRouter.HttpRouter
   | HttpLayerRouter.Request.From<"Requires", Exclude<R | Effect.Effect.Context<AE> | RS, HttpLayerRouter.Provided>>
   | HttpLayerRouter.Request.From<"Error", Effect.Effect.Error<AE> | ParseResult.ParseError>
-> => serve(path, () => new Route(options, handler))
+> => serve(path, () => new Route(options, { run: handler }))
 
 const serve = (path: HttpLayerRouter.PathInput, makeRoute: () => Route): Layer.Layer<never, never, any> =>
   HttpLayerRouter.use((router) => {
@@ -296,15 +296,7 @@ export const each = <
     request: Accepted<P, U, H, AcceptedValue<Effect.Effect.Success<AE>>>
   ) => Effect.Effect<unknown, E, R> | void
 ): Layer.Layer<never, never, RouteRequirements<R | Effect.Effect.Context<AE> | RS, Effect.Effect.Error<AE>>> =>
-  serve(
-    path,
-    () =>
-      new Route(
-        options,
-        (socket, request) => socket.runForEach((message) => handler(message, socket, request as never)),
-        handler as EachHandler
-      )
-  )
+  serve(path, () => new Route(options, { each: handler as EachHandler }))
 
 /**
  * The handler of a WebSocket route, for whatever takes an HTTP handler: `HttpRouter.get`, an endpoint of `HttpApi`
@@ -333,7 +325,7 @@ export const upgrade = <
   HttpServerResponse.HttpServerResponse,
   Effect.Effect.Error<AE> | ParseResult.ParseError,
   R | Effect.Effect.Context<AE> | RS | HttpServerRequest.HttpServerRequest | Scope.Scope
-> => new Route(options, handler).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
+> => new Route(options, { run: handler }).respond as Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
 // ---- without a connection ----------------------------------------------------------------------------------------------
 
@@ -680,6 +672,7 @@ type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 class Route {
   readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
+  readonly each: EachHandler | undefined
   private readonly plain: boolean
   private readonly responseHeaders: Headers.Headers | undefined
   private readonly extensions: ReadonlyArray<Extension.Extension>
@@ -689,10 +682,9 @@ class Route {
 
   constructor(
     private readonly options: AnyOptions,
-    private readonly handler: AnyHandler,
-    /** What `handler` does with a message, if that is all it does. */
-    readonly each?: EachHandler
+    private readonly handler: { readonly run: AnyHandler } | { readonly each: EachHandler }
   ) {
+    this.each = "each" in handler ? handler.each : undefined
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
     const { responseHeaders } = options
     this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
@@ -854,19 +846,12 @@ class Route {
         extensions,
         check
       )
-      new Handling(connection, runtime, clock, server, accepted, scope, this).start(
-        this.each === undefined ? "on opening" : "on input"
-      )
+      const handling = new Handling(connection, runtime, clock, server, accepted, scope, this)
+      const { handler } = this
+      if ("run" in handler) handling.start(() => handler.run(connection, accepted))
+      else handling.startEach()
       return Effect.succeed(response)
     })
-  }
-
-  handle(connection: Connection.Connection, accepted: Accepted<any, any, any, any>): ReturnType<AnyHandler> {
-    try {
-      return this.handler(connection, accepted)
-    } catch (defect) {
-      return Effect.die(defect)
-    }
   }
 
   private settingsOf(platform: Connection.PlatformOptions): Connection.Settings {
@@ -898,10 +883,6 @@ class Handling extends Handled {
 
   protected get subject(): string {
     return "a WebSocket route"
-  }
-
-  protected handle(): ReturnType<AnyHandler> {
-    return this.route.handle(this.connection, this.accepted)
   }
 
   onMessage(message: Message): Effect.Effect<unknown, any, any> | void {

@@ -20,7 +20,7 @@ export interface FrameScanner {
   /** XORs the bytes in `[at, end)` with `key` as `applyMask` does. 0 if all are ASCII afterwards. */
   readonly mask: (at: number, end: number, key: number) => number
   /**
-   * Unmasks the frames in `[at, end)` and gives their number, until they are `maxFrames` (at most {@link FrameScanner.table} has room for) or
+   * Unmasks the frames in `[at, end)` and gives their number, until they are `maxFrames` (or as many as the table has room for) or
    * have `maxBytes` or more, and before the first one that is not a whole message of at most `maxMessageBytes`, is not minimal or not
    * complete, has a length in 64 bits, reserved bits, or its mask bit not as in `maskBit`.
    */
@@ -34,7 +34,7 @@ export interface FrameScanner {
   ) => number
 }
 
-/** Bytes; the memory has one more such part, for the table. */
+// The parts of the memory, one behind the other; `frames.wat` says how much there is.
 const inputBytes = 128 * 1024
 const scratchBytes = 16 * 1024
 const tableFrames = 4 * 1024

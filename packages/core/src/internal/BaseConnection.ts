@@ -91,9 +91,8 @@ export abstract class BaseConnection implements Flush.Turn {
   private head = 0
   protected queuedBytes = 0
   private waiting: Resume | "direct" | undefined
+  /** Gets messages, or the end, when this turn ends, unless it waits. */
   private direct: DirectConsumer | undefined
-  /** Whether the direct consumer gets messages, or the end, when this turn ends. */
-  private directIsDue = false
   private claimed = false
 
   // Outbound.
@@ -223,7 +222,7 @@ export abstract class BaseConnection implements Flush.Turn {
     if (waiting === undefined) return
     this.waiting = undefined
     if (waiting !== "direct") waiting(Effect.void)
-    else this.directSoon()
+    else this.endTurnSoon()
   }
 
   /** Waits until there is a message or the end. Nothing is taken, so interruption loses nothing. */
@@ -372,29 +371,18 @@ export abstract class BaseConnection implements Flush.Turn {
   unsafeConsume(consumer: DirectConsumer): void {
     this.claim()
     this.direct = consumer
-    if (this.queuedMessages > 0 || this.info !== undefined) this.directSoon()
+    if (this.queuedMessages > 0 || this.info !== undefined) this.endTurnSoon()
     else this.waiting = "direct"
   }
 
-  /** Not at once: who delivers is in the middle of what a chunk holds. */
-  private directSoon(): void {
-    this.directIsDue = true
-    if (this.flushing) return
-    this.flushing = true
-    Flush.soon(this)
-  }
-
-  private runDirect(): void {
-    this.directIsDue = false
-    const { direct } = this
-    // The connection was left meanwhile.
-    if (direct === undefined) return
+  private runDirect(direct: DirectConsumer): void {
     let rest: Effect.Effect<unknown, any, any> | undefined
     for (let message = this.takeOne(); message !== undefined; message = this.takeOne()) {
       rest = attempt(direct, message)
       if (rest !== undefined) break
     }
-    if (this.direct !== direct) return
+    // It left the connection.
+    if (this.direct === undefined) return
     if (rest === undefined && this.info === undefined) {
       this.waiting = "direct"
       return
@@ -404,8 +392,8 @@ export abstract class BaseConnection implements Flush.Turn {
   }
 
   endTurn(): void {
-    // Before the write, which takes along what the consumer sends.
-    if (this.directIsDue) this.runDirect()
+    // Not when messages come, which is in the middle of what a chunk holds; before the write, which takes along what it sends.
+    if (this.direct !== undefined && this.waiting === undefined) this.runDirect(this.direct)
     this.flush()
   }
 
@@ -419,10 +407,14 @@ export abstract class BaseConnection implements Flush.Turn {
 
   /** Something was put out: it leaves when this turn ends, or now if it is much. */
   protected wrote(): void {
-    if (!this.flushing) {
-      this.flushing = true
-      Flush.soon(this)
-    } else if (this.buffered() >= this.highWaterMark) this.flush()
+    if (!this.flushing) this.endTurnSoon()
+    else if (this.buffered() >= this.highWaterMark) this.flush()
+  }
+
+  private endTurnSoon(): void {
+    if (this.flushing) return
+    this.flushing = true
+    Flush.soon(this)
   }
 
   protected flushed(): void {

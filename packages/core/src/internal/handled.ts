@@ -16,9 +16,6 @@ import type { Entry } from "./ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./compat.js"
 import * as Timers from "./timers.js"
 
-/** Whether the handler runs from the beginning, or costs no fiber before a message takes more than a call. */
-export type Begins = "on opening" | "on input"
-
 /** The close frame that an application wants for a failure of its handler. */
 export type CloseFrame = { readonly code: number; readonly reason?: string }
 
@@ -44,9 +41,7 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
   protected abstract readonly handlerTimeoutMillis: number
   /** Whose handler it is, for the log. */
   protected abstract readonly subject: string
-  /** Runs the handler; called once. */
-  protected abstract handle(): Effect.Effect<unknown, unknown, any>
-  /** What a handler that begins on input does with one message. */
+  /** What is done with one message, of a handler that {@link startEach} began. */
   abstract onMessage(message: Message): Effect.Effect<unknown, unknown, any> | void
   /** Takes it into the sets of those who end it, and out of them. */
   protected abstract enter(): void
@@ -60,15 +55,21 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
     return undefined
   }
 
-  start(begins: Begins): void {
+  /** Runs the handler from now on. */
+  start(run: () => Effect.Effect<unknown, unknown, any>): void {
+    this.begin()
+    this.fork(Effect.suspend(run), true)
+  }
+
+  /** Handles one message after the other, without a fiber before one takes more than a call. */
+  startEach(): void {
+    this.begin()
+    Connection.unsafeConsume(this.connection, this)
+  }
+
+  private begin(): void {
     this.enter()
     Connection.setOwner(this.connection, this)
-    if (begins === "on input") Connection.unsafeConsume(this.connection, this)
-    else
-      this.fork(
-        Effect.suspend(() => this.handle()),
-        true
-      )
   }
 
   onLeft(rest: Effect.Effect<void, unknown, any> | undefined): void {

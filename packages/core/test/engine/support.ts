@@ -37,7 +37,18 @@ export const decodePieces = (decoder: FrameDecoder, pieces: Iterable<Uint8Array>
   return items
 }
 
-/** The same through the memory of the scanner, which is written over afterwards; at most so many messages at a time. */
+/** Lends `bytes` in the memory of the scanner, from `place` on, which is written over afterwards. */
+export const lendScannable = (bytes: Uint8Array, place: number, receive: (lent: Uint8Array) => void): void => {
+  const room = scanner.input.length - place
+  for (let at = 0; at < bytes.length; at += room) {
+    const part = bytes.subarray(at, at + room)
+    scanner.input.set(part, place)
+    receive(scanner.input.subarray(place, place + part.length))
+    scanner.input.fill(0xee)
+  }
+}
+
+/** As {@link decodePieces} through the memory of the scanner; at most so many messages at a time. */
 export const scanPieces = (
   decoder: FrameDecoder,
   pieces: Iterable<Uint8Array>,
@@ -48,15 +59,11 @@ export const scanPieces = (
   let place = 0
   for (const piece of pieces) {
     place = (place + 7) % 64
-    const room = scanner.input.length - place
-    for (let at = 0; at < piece.length; at += room) {
-      const part = piece.subarray(at, at + room)
-      scanner.input.set(part, place)
-      decoder.feed(scanner.input.subarray(place, place + part.length), true)
+    lendScannable(piece, place, (lent) => {
+      decoder.feed(lent, true)
       do decoder.decode(items, maxMessages, maxBytes)
       while (decoder.paused)
-      scanner.input.fill(0xee)
-    }
+    })
   }
   return items
 }

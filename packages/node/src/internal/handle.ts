@@ -108,14 +108,11 @@ export const write = (
   writer: unknown,
   oncomplete: NonNullable<WriteRequest["oncomplete"]>
 ): number => {
-  const single = chunks.length === 1
   // Native code ends the process for what it does not expect.
-  if (single ? !ArrayBuffer.isView(chunks[0]) : !chunks.every(ArrayBuffer.isView)) {
-    throw new TypeError("a chunk is no Uint8Array")
-  }
+  if (!chunks.every(ArrayBuffer.isView)) throw new TypeError("a chunk is no Uint8Array")
   // Never used again: native code may keep it for a while although the queue is empty (the kernel took the rest at the second try).
   const request = new Request!()
-  const status = single ? handle.writeBuffer(request, chunks[0]!) : handle.writev(request, chunks, true)
+  const status = chunks.length === 1 ? handle.writeBuffer(request, chunks[0]!) : handle.writev(request, chunks, true)
   const queued = status < 0 ? status : handle.writeQueueSize
   if (queued > 0) {
     request.oncomplete = oncomplete
