@@ -460,6 +460,11 @@ export const setOwner = (self: Connection, owner: { readonly connectionGone: () 
 }
 
 /** @internal */
+export const disown = (self: Connection): void => {
+  if (self instanceof BaseConnection) self.owner = undefined
+}
+
+/** @internal */
 export const answeredWith = (self: Connection, response: HandshakeResponse): Connection => {
   if (self instanceof BaseConnection) self.response = response
   return self

@@ -84,7 +84,7 @@ export const fromServer = (server: Upgrade.UpgradeServer): Service => fromSet(se
 export const layer: Layer.Layer<Connections> = Layer.effect(Connections, make)
 
 const fromSet = (set: ConnectionSet): Service => {
-  const now = () => [...set].map(({ connection }) => connection)
+  const now = () => set.list().map(({ connection }) => connection)
   const each = (f: (connection: Connection) => Effect.Effect<unknown>) =>
     Effect.suspend(() => Effect.forEach(now(), f, { concurrency: "unbounded", discard: true }))
   let room: Broadcast.Room | undefined
@@ -104,12 +104,8 @@ const fromSet = (set: ConnectionSet): Service => {
     count: Effect.sync(() => set.size),
     add: (connection) =>
       Effect.acquireRelease(
-        Effect.sync(() => {
-          const entry = politeEntry(connection)
-          set.add(entry)
-          return entry
-        }),
-        (entry) => Effect.sync(() => set.delete(entry))
+        Effect.sync(() => set.add(politeEntry(connection))),
+        (place) => Effect.sync(() => set.delete(place))
       ),
     publish: (message, options) => Effect.suspend(() => everybody().publish(message, options)),
     closeAll: (code = 1001, reason) => each((connection) => connection.close(code, reason)),

@@ -289,19 +289,18 @@ const accepted = (
     Effect.catchAll(TakeOver.takeOver(outer, request, options), Effect.die),
     (clock, { extensions, opened, server, subprotocol, transport }) => {
       const settings = settingsOf(server)
-      const entry = politeEntry(Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened))
-      server.connections.add(entry)
-      return { entry, server }
+      const connection = Connection.unsafeStart(transport, settings, subprotocol, clock, extensions, opened)
+      return { connection, place: server.connections.add(politeEntry(connection)), server }
     }
   )
   return Effect.map(
-    Effect.acquireRelease(start, ({ entry, server }, exit) =>
+    Effect.acquireRelease(start, ({ connection, place, server }, exit) =>
       Effect.zipRight(
-        Connection.leave(entry.connection, exit),
-        Effect.sync(() => server.connections.delete(entry))
+        Connection.leave(connection, exit),
+        Effect.sync(() => server.connections.delete(place))
       )
     ),
-    ({ entry }) => entry.connection
+    ({ connection }) => connection
   )
 }
 

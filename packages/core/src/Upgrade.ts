@@ -17,9 +17,10 @@ import type { Draft } from "./Connection.js"
 import * as Connection from "./Connection.js"
 import type * as Extension from "./engine/Extension.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
-import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { Handled } from "./internal/handled.js"
 import { withRequestSpans } from "./internal/RequestSpan.js"
+import type { Place } from "./internal/roster.js"
 import type { Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
 
@@ -125,6 +126,8 @@ type EachHandler<R> = (message: Message, connection: Connection.Connection) => E
 
 /** One connection that was accepted outside a router. */
 class Upgraded<R> extends Handled {
+  private place: Place<Entry> | undefined
+
   constructor(
     connection: Connection.Connection,
     runtime: Runtime.Runtime<R>,
@@ -145,11 +148,11 @@ class Upgraded<R> extends Handled {
   }
 
   protected enter(): void {
-    this.server.connections.add(this)
+    this.place = this.server.connections.add(this)
   }
 
   protected leaveSets(): void {
-    this.server.connections.delete(this)
+    this.server.connections.delete(this.place!)
   }
 }
 

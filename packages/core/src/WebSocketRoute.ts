@@ -36,12 +36,14 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Connection from "./Connection.js"
 import * as Extension from "./engine/Extension.js"
-import type * as Handshake from "./engine/Handshake.js"
+import * as Handshake from "./engine/Handshake.js"
+import { formatExtensions } from "./engine/headerGrammar.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
-import { ConnectionSet } from "./internal/ConnectionSet.js"
+import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
 import { closeScope } from "./internal/compat.js"
 import { type CloseFrame, Handled } from "./internal/handled.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
+import type { Place } from "./internal/roster.js"
 import * as TakeOver from "./internal/takeOver.js"
 import type { Message } from "./Message.js"
 import type { Resume } from "./Resume.js"
@@ -668,13 +670,19 @@ type EachHandler = (
 ) => Effect.Effect<unknown, any, any> | void
 type Responding = Effect.Effect<HttpServerResponse.HttpServerResponse, any, any>
 
+const switching = { upgrade: "websocket", connection: "Upgrade" }
+
 /** Everything about a route that its requests share. */
 class Route {
   readonly connections = new ConnectionSet()
   readonly handlerTimeoutMillis: number
   readonly each: EachHandler | undefined
   private readonly plain: boolean
-  private readonly responseHeaders: Headers.Headers | undefined
+  /**
+   * The 101 as middleware and spans see it, when a request adds nothing. One for all, since what the handshake says is written anew in the end:
+   * a response per request, accept key included, costs 5 % of an opening handshake.
+   */
+  private readonly plainResponse: HttpServerResponse.HttpServerResponse
   private readonly extensions: ReadonlyArray<Extension.Extension>
   private settings: Connection.Settings | undefined
   private settingsFor: Connection.PlatformOptions | undefined
@@ -686,8 +694,10 @@ class Route {
   ) {
     this.each = "each" in handler ? handler.each : undefined
     this.handlerTimeoutMillis = Duration.toMillis(options.handlerTimeout ?? "10 seconds")
-    const { responseHeaders } = options
-    this.responseHeaders = responseHeaders === undefined ? undefined : Headers.fromInput(responseHeaders)
+    this.plainResponse = HttpServerResponse.empty({
+      status: 101,
+      headers: { ...Headers.fromInput(options.responseHeaders), ...switching }
+    })
     this.extensions = options.extensions ?? []
     const misuse = Extension.misuse(this.extensions)
     if (misuse !== undefined) throw new TypeError(`a WebSocket route can't have these extensions: ${misuse}`)
@@ -756,6 +766,22 @@ class Route {
     })
   }
 
+  /** The 101 of a request that adds something. */
+  private responseWith(
+    extras: Accept<unknown> | undefined,
+    subprotocol: string | undefined,
+    extensions: ReadonlyArray<Extension.Agreed>
+  ): HttpServerResponse.HttpServerResponse {
+    const headers = {
+      ...this.plainResponse.headers,
+      ...Headers.fromInput(extras?.headers),
+      ...switching,
+      "sec-websocket-protocol": subprotocol,
+      "sec-websocket-extensions": extensions.length === 0 ? undefined : formatExtensions(extensions)
+    }
+    return HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
+  }
+
   /** The 101, and what happens when it is sent. */
   private agree(
     fiber: Fiber.RuntimeFiber<any, any>,
@@ -773,20 +799,10 @@ class Route {
           ? chosen
           : undefined
     const extensions = Extension.negotiate(this.extensions, check.extensions)
-    const entries = ServerHandshake.responseHeaders(check, {
-      subprotocol,
-      extensions,
-      target: subject.request.originalUrl,
-      secure: upgrade.secure
-    })
-    if ("_tag" in entries) return Effect.dieMessage(`${entries.field}: ${entries.message}`)
-    const own: Record<string, string> = {}
-    for (const [name, value] of entries) own[name.toLowerCase()] = value
-    const headers =
-      this.responseHeaders === undefined && extras?.headers === undefined
-        ? own
-        : { ...this.responseHeaders, ...Headers.fromInput(extras?.headers), ...own }
-    const response = HttpServerResponse.empty({ status: 101, headers, cookies: extras?.cookies })
+    const response =
+      extras === undefined && subprotocol === undefined && extensions.length === 0
+        ? this.plainResponse
+        : this.responseWith(extras, subprotocol, extensions)
     const accepted: Accepted<any, any, any, any> = {
       ...subject,
       accepted: extras === undefined ? answer : extras.value,
@@ -816,7 +832,9 @@ class Route {
     refs: FiberRefs.FiberRefs
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, HttpServerError.ResponseError> {
     return Effect.clockWith((clock) => {
-      const head = ServerHandshake.formatHead(check, responseEntries(response))
+      const { request: inner, subprotocol } = accepted
+      const agreement = { subprotocol, extensions, target: inner.originalUrl, secure: upgrade.secure }
+      const head = ServerHandshake.formatAccept(check, agreement, responseEntries(response))
       if (typeof head !== "string") {
         return Effect.fail(
           new HttpServerError.ResponseError({
@@ -827,7 +845,7 @@ class Route {
           })
         )
       }
-      const transport = upgrade.take(request, accepted.request, head)
+      const transport = upgrade.take(request, inner, head)
       if (transport === undefined) return Effect.succeed(response)
       const { server } = upgrade
       this.drainTimeoutMillis = server.drainTimeoutMillis
@@ -841,7 +859,7 @@ class Route {
       const connection = Connection.unsafeStart(
         transport,
         this.settingsOf(server.platform),
-        accepted.subprotocol,
+        subprotocol,
         clock,
         extensions,
         check
@@ -865,6 +883,9 @@ class Route {
 
 /** One accepted connection of a route. */
 class Handling extends Handled {
+  private routePlace: Place<Entry> | undefined
+  private serverPlace: Place<Entry> | undefined
+
   constructor(
     connection: Connection.Connection,
     runtime: Runtime.Runtime<never>,
@@ -890,13 +911,13 @@ class Handling extends Handled {
   }
 
   protected enter(): void {
-    this.route.connections.add(this)
-    this.server.connections.add(this)
+    this.routePlace = this.route.connections.add(this)
+    this.serverPlace = this.server.connections.add(this)
   }
 
   protected leaveSets(): void {
-    this.route.connections.delete(this)
-    this.server.connections.delete(this)
+    this.route.connections.delete(this.routePlace!)
+    this.server.connections.delete(this.serverPlace!)
   }
 
   /** The request's Scope, the last that is left. */
@@ -937,8 +958,8 @@ const responseEntries = (response: HttpServerResponse.HttpServerResponse): Reado
   const entries: Array<Handshake.HeaderEntry> = []
   for (const name in response.headers) {
     const value = response.headers[name]
-    // A 101 has no body (RFC 9110 §8.6).
-    if (value !== undefined && name !== "content-length" && name !== "content-type") entries.push([name, value])
+    // A 101 has no body (RFC 9110 §8.6), and the handshake's own headers are not for others to set.
+    if (value !== undefined && name !== "content-type" && !Handshake.isReserved(name)) entries.push([name, value])
   }
   if (!Cookies.isEmpty(response.cookies)) {
     for (const cookie of Cookies.toSetCookieHeaders(response.cookies)) entries.push(["set-cookie", cookie])

@@ -239,7 +239,7 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     this.ahead = undefined
     this.head = noBytes
     const transport = NodeTransport.fromDuplex(socket, ahead === undefined ? rest : ahead.stop(rest))
-    transport.write([Buffer.from(head, "latin1")])
+    NodeTransport.writeSoon(transport, Buffer.from(head, "latin1"))
     process.nextTick(forgetRequest, socket, this.closeListeners)
     return transport
   }

@@ -487,3 +487,72 @@ describe("other streams", () => {
     })
   )
 })
+
+/** Not among the types. */
+const { writeSoon } = NodeTransport as unknown as {
+  readonly writeSoon: (transport: Transport.Transport, answer: Uint8Array) => void
+}
+
+describe("the answer to a handshake, written soon", () => {
+  const recorded = () => {
+    const written: Array<string> = []
+    const duplex = new Duplex({
+      read: () => {},
+      write: (chunk, _, done) => {
+        written.push(String(chunk))
+        done()
+      },
+      final: (done) => {
+        written.push("end")
+        done()
+      }
+    })
+    const transport = NodeTransport.fromDuplex(duplex)
+    writeSoon(transport, bytesOf("101"))
+    return { transport, written }
+  }
+  const polled = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+
+  it.effect("leaves when the event loop has polled", () =>
+    Effect.gen(function* () {
+      const { written } = recorded()
+      assert.deepStrictEqual(written, [])
+      yield* polled
+      assert.deepStrictEqual(written, ["101"])
+    })
+  )
+
+  it.effect("leaves in front of what is written before that, once", () =>
+    Effect.gen(function* () {
+      const { transport, written } = recorded()
+      transport.write([bytesOf("a"), bytesOf("b")])
+      transport.write([bytesOf("c")])
+      assert.deepStrictEqual(written, ["101", "a", "b", "c"])
+      yield* polled
+      assert.deepStrictEqual(written, ["101", "a", "b", "c"])
+    })
+  )
+
+  it.effect("leaves before the end, and not after a cut", () =>
+    Effect.gen(function* () {
+      const ended = recorded()
+      ended.transport.end()
+      const cut = recorded()
+      cut.transport.abort()
+      yield* polled
+      assert.deepStrictEqual(ended.written, ["101", "end"])
+      assert.deepStrictEqual(cut.written, [])
+    })
+  )
+
+  it.scopedLive("leaves a socket as one piece with what follows", () =>
+    Effect.gen(function* () {
+      const [near, far] = yield* sockets()
+      const transport = NodeTransport.fromDuplex(near)
+      const heard = yield* listen(NodeTransport.fromDuplex(far))
+      writeSoon(transport, bytesOf("101"))
+      transport.write([bytesOf("first message")])
+      yield* readAll(heard, "101first message")
+    })
+  )
+})

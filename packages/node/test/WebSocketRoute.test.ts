@@ -1,5 +1,7 @@
 /** WebSocket routes over real sockets: a raw client says what it wants, and `ws` stands for programs. */
 import * as Http from "node:http"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import {
   Cookies,
   HttpApi,
@@ -503,6 +505,39 @@ describe("middleware", () => {
     })
   )
 
+  it.scopedLive("one that sets headers of the handshake does not break it", () =>
+    Effect.gen(function* () {
+      const closing = HttpLayerRouter.middleware(
+        (effect) =>
+          Effect.map(effect, (response) =>
+            HttpServerResponse.setHeaders(response, {
+              connection: "close",
+              "sec-websocket-accept": "mine",
+              "sec-websocket-protocol": "none",
+              "content-length": "0",
+              "x-mapped": "yes"
+            })
+          ),
+        { global: true }
+      )
+      const serving = yield* serve(
+        WebSocketRoute.layer("/echo", { subprotocols: ["v1"] }, tell("fine")).pipe(Layer.provide(closing))
+      )
+      const client = yield* connect(serving.port)
+      const answer = yield* client.upgrade("/echo", { "Sec-WebSocket-Protocol": "v1" })
+      assert.strictEqual(answer.status, 101)
+      assert.deepStrictEqual(answer.headers, {
+        upgrade: "websocket",
+        connection: "Upgrade",
+        "sec-websocket-accept": sampleAccept,
+        "sec-websocket-protocol": "v1",
+        "x-mapped": "yes"
+      })
+      yield* client.sendText("?")
+      assert.strictEqual(yield* client.text, '"fine"')
+    })
+  )
+
   it.scopedLive("one that replaces the 101 refuses the connection", () =>
     Effect.gen(function* () {
       const serving = yield* serve(
@@ -962,6 +997,44 @@ describe("each", () => {
       const client = yield* open(serving.port, "/each")
       yield* client.sendText("why")
       assert.deepStrictEqual(yield* client.closeFrame, { code: 4000, reason: "why" })
+    })
+  )
+})
+
+describe("a connection that is kept after its end", () => {
+  it.scopedLive("keeps neither its request nor its socket", () =>
+    Effect.gen(function* () {
+      setFlagsFromString("--expose-gc")
+      const collect: () => void = runInNewContext("gc")
+      const kept: Array<Connection.Connection> = []
+      const requests: Array<WeakRef<object>> = []
+      const serving = yield* serve(
+        WebSocketRoute.layer("/echo", {}, (socket, { request }) => {
+          kept.push(socket)
+          requests.push(new WeakRef(request.source as object))
+          return Stream.run(socket.messages, socket.sink)
+        })
+      )
+      for (let i = 0; i < 3; i++) {
+        const client = yield* open(serving.port, "/echo")
+        yield* client.sendText("hello")
+        assert.strictEqual(yield* client.text, "hello")
+        yield* client.close()
+      }
+      yield* serving.sockets(0)
+      // A weak reference holds until the turn ends, and Node lets go of the last socket's parts some turns later.
+      for (let pass = 0; pass < 10 && requests.some((request) => request.deref() !== undefined); pass++) {
+        yield* Effect.sleep(10)
+        collect()
+      }
+      assert.deepStrictEqual(
+        requests.map((request) => request.deref()),
+        [undefined, undefined, undefined]
+      )
+      for (const socket of kept) {
+        assert.strictEqual(yield* socket.bufferedBytes, 0)
+        assert.isFalse(socket.unsafeTrySend("too late"))
+      }
     })
   )
 })

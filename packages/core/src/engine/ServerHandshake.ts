@@ -54,31 +54,12 @@ export const checkOrigin = (
  */
 export interface Agreement extends Omit<Handshake.Agreement, "key">, Hixie.Agreement {}
 
-/**
- * The handshake's own headers of the 101 response, in order.
- *
- * `FormatError` as for `Handshake.responseHeaders`.
- *
- * @since 0.1.0
- * @category server
- */
-export const responseHeaders = (
-  accepted: AcceptedRequest,
-  agreement: Agreement
-): ReadonlyArray<Handshake.HeaderEntry> | Handshake.FormatError =>
-  "key" in accepted
-    ? Handshake.responseHeaders(standard(accepted.key, agreement))
-    : Hixie.responseHeaders(accepted, agreement)
-
 // Field by field: a spread is 1 % of an opening handshake.
 const standard = (key: string, { extensions, subprotocol }: Agreement): Handshake.Agreement => ({
   key,
   subprotocol,
   extensions
 })
-
-const reason = (accepted: AcceptedRequest): string =>
-  "key" in accepted ? "Switching Protocols" : Hixie.reasons[accepted.version]
 
 /**
  * The whole 101 response: the handshake's own headers, then `headers`. To be written as Latin-1.
@@ -95,20 +76,8 @@ export const formatAccept = (
 ): string | Handshake.FormatError => {
   if ("key" in accepted) return Handshake.formatAccept(standard(accepted.key, agreement), headers)
   const all = Handshake.withOwn(Hixie.responseHeaders(accepted, agreement), Handshake.entriesOf(headers))
-  return "_tag" in all ? all : formatHead(accepted, all)
+  return "_tag" in all ? all : Handshake.formatResponse(101, Hixie.reasons[accepted.version], all)
 }
-
-/**
- * The head of a 101 response with these headers, those of the handshake among them ({@link responseHeaders}).
- *
- * @since 0.1.0
- * @category server
- */
-export const formatHead = (
-  accepted: AcceptedRequest,
-  entries: ReadonlyArray<Handshake.HeaderEntry>
-): string | Handshake.FormatError =>
-  Handshake.formatResponse(101, reason(accepted), "key" in accepted ? entries : Hixie.arrange(entries))
 
 /**
  * What speaks the version of an accepted request once its 101 is written.

@@ -16,6 +16,7 @@ import { portable } from "../engine/Natives.js"
 import type { CloseInfo } from "../engine/Protocol.js"
 import type { Kind, Message } from "../Message.js"
 import { ConnectionClosed, type ConnectionError, type TransportError } from "../WebSocketError.js"
+import { chunkOf } from "./chunk.js"
 import { exitCloseCode } from "./compat.js"
 import * as Flush from "./flush.js"
 import { type Put, puts, runHere } from "./runHere.js"
@@ -294,7 +295,7 @@ export abstract class BaseConnection implements Flush.Turn {
     type Loop = Channel.Channel<Chunk.Chunk<Message>, unknown, ConnectionError, unknown, void, unknown>
     const loop: Loop = Channel.suspend((): Loop => {
       const messages = this.takeAll()
-      if (messages.length > 0) return Channel.flatMap(Channel.write(Chunk.unsafeFromArray(messages)), () => loop)
+      if (messages.length > 0) return Channel.flatMap(Channel.write(chunkOf(messages)), () => loop)
       if (this.info !== undefined) return this.error === undefined ? Channel.void : Channel.fail(this.error)
       return Channel.flatMap(Channel.fromEffect(this.awaitInput), () => loop)
     })

@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
+import { type Place, Roster } from "./roster.js"
 
 /** A connection and how to interrupt what handles it. */
 export interface Entry {
@@ -24,9 +25,9 @@ export interface Observer {
   readonly deleted: (entry: Entry) => void
 }
 
-/** Open connections; whoever adds one deletes it when nothing is left of it. */
+/** Open connections; whoever adds one deletes it, by the place that it got, when nothing is left of it. */
 export class ConnectionSet {
-  private readonly entries = new Set<Entry>()
+  private readonly entries = new Roster<Entry>()
   private waiting: Array<() => void> = []
   /** No connection may be added any more. */
   draining = false
@@ -42,21 +43,23 @@ export class ConnectionSet {
     this.observers.push(observer)
   }
 
-  add(entry: Entry): void {
-    this.entries.add(entry)
+  add(entry: Entry): Place<Entry> {
+    const place = this.entries.add(entry)
     for (const observer of this.observers) observer.added(entry)
+    return place
   }
 
-  delete(entry: Entry): void {
-    if (!this.entries.delete(entry)) return
-    for (const observer of this.observers) observer.deleted(entry)
+  delete(place: Place<Entry>): void {
+    if (!this.entries.remove(place)) return
+    for (const observer of this.observers) observer.deleted(place.value)
     if (this.entries.size > 0) return
     const { waiting } = this
     this.waiting = []
     for (const resume of waiting) resume()
   }
 
-  [Symbol.iterator](): Iterator<Entry> {
+  /** Those that are in it now, in the order in which they came. */
+  list(): ReadonlyArray<Entry> {
     return this.entries.values()
   }
 
@@ -72,13 +75,13 @@ export class ConnectionSet {
   shutdown(timeoutMillis: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.draining = true
-      for (const entry of this.entries) entry.interrupt()
+      for (const entry of this.list()) entry.interrupt()
       return this.awaitEmpty
     }).pipe(
       Effect.interruptible,
       Effect.timeoutTo({ duration: Duration.millis(timeoutMillis), onSuccess: () => true, onTimeout: () => false }),
       Effect.flatMap((empty) =>
-        empty ? Effect.void : Effect.forEach([...this.entries], ({ connection }) => connection.abort, { discard: true })
+        empty ? Effect.void : Effect.forEach(this.list(), ({ connection }) => connection.abort, { discard: true })
       )
     )
   }

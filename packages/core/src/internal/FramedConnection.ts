@@ -69,6 +69,20 @@ const logDefect = (cause: unknown, extension: string): void => {
 }
 const graceMillis = 1000
 
+/**
+ * In place of a transport that is gone. A connection that is over can be reached for long, from a Stream that nobody runs any more or
+ * from old garbage, and its socket with all that belongs to it should not.
+ */
+const nowhere: Transport = {
+  open: () => {},
+  write: () => true,
+  bufferedBytes: () => 0,
+  pause: () => {},
+  resume: () => {},
+  end: () => {},
+  abort: () => {}
+}
+
 /** See the module. */
 export class FramedConnection extends BaseConnection implements Listener {
   readonly protocol: ConnectionProtocol
@@ -90,7 +104,7 @@ export class FramedConnection extends BaseConnection implements Listener {
   private endWaits: (() => void) | undefined
 
   constructor(
-    private readonly transport: Transport,
+    private transport: Transport,
     private readonly settings: Settings,
     readonly subprotocol: string | undefined,
     private readonly clock: Clock.Clock,
@@ -182,6 +196,7 @@ export class FramedConnection extends BaseConnection implements Listener {
     this.perform(this.protocol.transportClosed(), error)
     this.stopTimers()
     this.held = undefined
+    this.transport = nowhere
     this.transportGone()
   }
 

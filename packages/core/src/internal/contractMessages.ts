@@ -15,6 +15,7 @@ import type { Connection } from "../Connection.js"
 import type { Message } from "../Message.js"
 import type { MessageCodec, OnInvalid, TypedConnection } from "../WebSocketContract.js"
 import { type ConnectionClosed, type ConnectionError, MessageError } from "../WebSocketError.js"
+import { chunkOf } from "./chunk.js"
 import { refuse } from "./refuse.js"
 
 /**
@@ -239,9 +240,9 @@ class Typed<In, Out> implements TypedConnection<In, Out> {
                 ? from(messages, i + 1)
                 : Channel.flatMap(Channel.write(Chunk.of(value.value)), () => from(messages, i + 1))
           )
-        return values.length === 0 ? rest() : Channel.flatMap(Channel.write(Chunk.unsafeFromArray(values)), rest)
+        return values.length === 0 ? rest() : Channel.flatMap(Channel.write(chunkOf(values)), rest)
       }
-      return values.length === 0 ? loop : Channel.flatMap(Channel.write(Chunk.unsafeFromArray(values)), () => loop)
+      return values.length === 0 ? loop : Channel.flatMap(Channel.write(chunkOf(values)), () => loop)
     }
     const loop: Decoding = Channel.readWithCause({
       onInput: (chunk: Chunk.Chunk<Message>) => from(Chunk.toReadonlyArray(chunk), 0),

@@ -144,8 +144,9 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
 
   private release(): void {
     const close = this.closeLast(this.exit ?? Exit.void)
-    // What is left of one that is over should not keep the rest alive between small garbage collections.
+    // What is left of one that is over should not keep the rest alive between small garbage collections, nor should its connection.
     this.fiber = undefined
+    Connection.disown(this.connection)
     if (close === undefined) this.leaveSets()
     else Runtime.runFork(this.runtime)(close, { immediate: true }).addObserver(() => this.leaveSets())
   }

@@ -127,25 +127,6 @@ export const responseHeaders = (accepted: AcceptedRequest, agreement: Agreement)
   return entries
 }
 
-const spellings = ["Upgrade", "Connection"].concat(
-  ...["Sec-WebSocket-", "WebSocket-"].map((prefix) => ["Origin", "Location", "Protocol"].map((name) => prefix + name))
-)
-
-/**
- * The headers of a 101 with those of the handshake first, spelled and ordered as clients of hixie-75 want them.
- *
- * @since 0.1.0
- * @category server
- */
-export const arrange = (entries: ReadonlyArray<HeaderEntry>): ReadonlyArray<HeaderEntry> => {
-  const own: Array<HeaderEntry> = []
-  for (const name of spellings) {
-    const entry = entries.find((entry) => entry[0].toLowerCase() === name.toLowerCase())
-    if (entry !== undefined) own.push([name, entry[1]])
-  }
-  return [...own, ...entries.filter(([name]) => !own.some((entry) => entry[0].toLowerCase() === name.toLowerCase()))]
-}
-
 const location = ({ host }: AcceptedRequest, { secure, target }: Agreement): string => {
   const path = target.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, "")
   return `${secure === true ? "wss" : "ws"}://${host}${path.startsWith("/") ? "" : "/"}${path}`
