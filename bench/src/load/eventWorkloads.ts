@@ -86,8 +86,9 @@ export const fanout = async (run: Run, row: EventFanoutRow): Promise<LoadReport>
   }
   /** For the events in flight, by number modulo its length: how many subscribers have it. */
   const arrivals = new Int32Array(slots)
+  const rotation = EventReader.rotationOf(blocks)
   for (const reader of readers.all) {
-    const checker = new EventReader.EventChecker(blocks)
+    const checker = new EventReader.EventChecker(rotation)
     let received = 0
     reader.onBody = (buffer, from, to) => {
       const count = checker.receive(buffer, from, to)
@@ -124,7 +125,7 @@ export const firehose = async (run: Run, row: FirehoseRow): Promise<LoadReport> 
       const block = text.slice(0, end)
       text = text.slice(end)
       if (EventReader.decode(block)[0]?.data !== data) continue
-      checker = new EventReader.EventChecker([Buffer.from(block, "latin1")])
+      checker = new EventReader.EventChecker(EventReader.rotationOf([Buffer.from(block, "latin1")]))
       checker.receive(Buffer.from(text, "latin1"), 0, text.length)
       return
     }

@@ -14,15 +14,20 @@ const digits = encoder.encode("0123456789abcdef")
 /** The largest head of a chunk: eight digits, CR, LF. */
 const headBytes = 10
 
+/** Node's, where there is one: its sockets make a Buffer of other bytes at each write, 3 % of what a subscriber costs them. */
+const { Buffer } = globalThis as { readonly Buffer?: { readonly alloc: (length: number) => Uint8Array } }
+
+const memory = (length: number): Uint8Array => (Buffer === undefined ? new Uint8Array(length) : Buffer.alloc(length))
+
 /** Small pieces share a block of memory, which is most of what they would cost: 0.4 of 0.6 microseconds for 128 bytes. */
 const blockBytes = 16 * 1024
-let block = new Uint8Array(blockBytes)
+let block = memory(blockBytes)
 let used = 0
 
 const allocate = (length: number): Uint8Array => {
-  if (length * 4 > blockBytes) return new Uint8Array(length)
+  if (length * 4 > blockBytes) return memory(length)
   if (used + length > blockBytes) {
-    block = new Uint8Array(blockBytes)
+    block = memory(blockBytes)
     used = 0
   }
   const slab = block.subarray(used, used + length)
@@ -37,7 +42,7 @@ export const wire = (text: string): Wire => {
   if (read < text.length) {
     const first = slab.subarray(headBytes, headBytes + written)
     const rest = encoder.encode(text.slice(read))
-    slab = new Uint8Array(headBytes + written + rest.length + 2)
+    slab = memory(headBytes + written + rest.length + 2)
     slab.set(first, headBytes)
     slab.set(rest, headBytes + written)
     written += rest.length
@@ -69,7 +74,7 @@ let loan: Uint8Array | undefined
  * the same memory: to allocate it was half the cost of a firehose.
  */
 export const lend = (text: string, write: (wire: Wire) => boolean): void => {
-  const slab = loan ?? new Uint8Array(loanBytes)
+  const slab = loan ?? memory(loanBytes)
   loan = undefined
   const { read, written } = encoder.encodeInto(text, slab.subarray(headBytes, loanBytes - 2))
   const fits = read === text.length
