@@ -17,10 +17,9 @@ import type { Draft } from "./Connection.js"
 import * as Connection from "./Connection.js"
 import type * as Extension from "./engine/Extension.js"
 import * as BatchScheduler from "./internal/batchScheduler.js"
-import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
+import { ConnectionSet } from "./internal/ConnectionSet.js"
 import { Handled } from "./internal/handled.js"
 import { withRequestSpans } from "./internal/RequestSpan.js"
-import type { Place } from "./internal/roster.js"
 import type { Message } from "./Message.js"
 import type { Transport } from "./Transport.js"
 
@@ -126,17 +125,15 @@ type EachHandler<R> = (message: Message, connection: Connection.Connection) => E
 
 /** One connection that was accepted outside a router. */
 class Upgraded<R> extends Handled {
-  private place: Place<Entry> | undefined
-
   constructor(
     connection: Connection.Connection,
     runtime: Runtime.Runtime<R>,
     clock: Clock.Clock,
-    private readonly server: UpgradeServer,
+    server: UpgradeServer,
     protected readonly handlerTimeoutMillis: number,
     private readonly each: EachHandler<R> | undefined
   ) {
-    super(connection, runtime, clock, server.scheduler)
+    super(connection, runtime, clock, server)
   }
 
   protected get subject(): string {
@@ -145,14 +142,6 @@ class Upgraded<R> extends Handled {
 
   onMessage(message: Message): Effect.Effect<unknown, unknown, R> | void {
     return this.each!(message, this.connection)
-  }
-
-  protected enter(): void {
-    this.place = this.server.connections.add(this)
-  }
-
-  protected leaveSets(): void {
-    this.server.connections.delete(this.place!)
   }
 }
 

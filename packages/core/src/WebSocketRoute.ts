@@ -39,11 +39,10 @@ import * as Extension from "./engine/Extension.js"
 import * as Handshake from "./engine/Handshake.js"
 import { formatExtensions } from "./engine/headerGrammar.js"
 import * as ServerHandshake from "./engine/ServerHandshake.js"
-import { ConnectionSet, type Entry } from "./internal/ConnectionSet.js"
+import { ConnectionSet, type Place } from "./internal/ConnectionSet.js"
 import { closeScope } from "./internal/compat.js"
 import { type CloseFrame, Handled } from "./internal/handled.js"
 import { RequestSpan } from "./internal/RequestSpan.js"
-import type { Place } from "./internal/roster.js"
 import * as TakeOver from "./internal/takeOver.js"
 import type { Message } from "./Message.js"
 import type { Resume } from "./Resume.js"
@@ -883,19 +882,18 @@ class Route {
 
 /** One accepted connection of a route. */
 class Handling extends Handled {
-  private routePlace: Place<Entry> | undefined
-  private serverPlace: Place<Entry> | undefined
+  private routePlace: Place | undefined
 
   constructor(
     connection: Connection.Connection,
     runtime: Runtime.Runtime<never>,
     clock: Clock.Clock,
-    private readonly server: Upgrade.UpgradeServer,
+    server: Upgrade.UpgradeServer,
     private readonly accepted: Accepted<any, any, any, any>,
     private readonly scope: Scope.CloseableScope,
     private readonly route: Route
   ) {
-    super(connection, runtime, clock, server.scheduler)
+    super(connection, runtime, clock, server)
   }
 
   protected get handlerTimeoutMillis(): number {
@@ -910,14 +908,14 @@ class Handling extends Handled {
     return this.route.each!(message, this.connection, this.accepted)
   }
 
-  protected enter(): void {
+  protected override enterSets(): void {
     this.routePlace = this.route.connections.add(this)
-    this.serverPlace = this.server.connections.add(this)
+    super.enterSets()
   }
 
-  protected leaveSets(): void {
+  protected override leaveSets(): void {
     this.route.connections.delete(this.routePlace!)
-    this.server.connections.delete(this.serverPlace!)
+    super.leaveSets()
   }
 
   /** The request's Scope, the last that is left. */

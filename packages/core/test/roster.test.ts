@@ -1,6 +1,27 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as FastCheck from "effect/FastCheck"
-import { type Place, Roster } from "../src/internal/roster.js"
+import type { Connection } from "../src/Connection.js"
+import { ConnectionSet, type Entry } from "../src/internal/ConnectionSet.js"
+import { type Link, Roster } from "../src/internal/roster.js"
+
+class One<T> implements Link<One<T>> {
+  list: Roster<One<T>> | undefined
+  next: One<T> | undefined
+  previous: One<T> | undefined
+  constructor(readonly value: T) {}
+}
+
+const add = <T>(roster: Roster<One<T>>, value: T): One<T> => {
+  const one = new One(value)
+  roster.add(one)
+  return one
+}
+
+const valuesOf = <T>(roster: Roster<One<T>>): Array<T> => {
+  const values: Array<T> = []
+  for (let one = roster.first; one !== undefined; one = one.next) values.push(one.value)
+  return values
+}
 
 describe("a roster", () => {
   it("is what an array would be, whoever leaves", () => {
@@ -8,12 +29,12 @@ describe("a roster", () => {
     const steps = FastCheck.array(FastCheck.option(FastCheck.nat(20)), { maxLength: 60 })
     FastCheck.assert(
       FastCheck.property(steps, (steps) => {
-        const roster = new Roster<number>()
-        const places: Array<Place<number>> = []
+        const roster = new Roster<One<number>>()
+        const places: Array<One<number>> = []
         const model: Array<number> = []
         for (const [value, leaver] of steps.entries()) {
           if (leaver === null || leaver >= places.length) {
-            places.push(roster.add(value))
+            places.push(add(roster, value))
             model.push(value)
             continue
           }
@@ -22,7 +43,7 @@ describe("a roster", () => {
           assert.strictEqual(roster.remove(place), index >= 0)
           if (index >= 0) model.splice(index, 1)
         }
-        assert.deepStrictEqual(roster.values(), model)
+        assert.deepStrictEqual(valuesOf(roster), model)
         assert.strictEqual(roster.size, model.length)
         assert.strictEqual(roster.first?.value, model[0])
       })
@@ -30,8 +51,8 @@ describe("a roster", () => {
   })
 
   it("is not reached from a place that was left", () => {
-    const roster = new Roster<string>()
-    const places = ["a", "b", "c"].map((value) => roster.add(value))
+    const roster = new Roster<One<string>>()
+    const places = ["a", "b", "c"].map((value) => add(roster, value))
     for (const place of places) {
       assert.isTrue(roster.remove(place))
       assert.isUndefined(place.next)
@@ -39,13 +60,18 @@ describe("a roster", () => {
     }
     assert.isUndefined(roster.first)
   })
+})
 
-  it("gives those who are in it now", () => {
-    const roster = new Roster<string>()
-    const place = roster.add("a")
-    const values = roster.values()
-    roster.remove(place)
-    roster.add("b")
-    assert.deepStrictEqual(values, ["a"])
+describe("a set of connections", () => {
+  it("lists those who are in it now", () => {
+    const entry = (id: string): Entry => ({ connection: { id } as unknown as Connection, interrupt: () => {} })
+    const [one, two] = [entry("a"), entry("b")]
+    const set = new ConnectionSet()
+    const place = set.add(one!)
+    const entries = set.list()
+    set.delete(place)
+    set.add(two!)
+    assert.deepStrictEqual(entries, [one])
+    assert.deepStrictEqual(set.list(), [two])
   })
 })

@@ -9,6 +9,7 @@ import type * as Stream from "node:stream"
 import type { Transport } from "@effect-ws/core"
 import { WebSocketError } from "@effect-ws/core"
 import * as Handle from "./internal/handle.js"
+import { scheduler } from "./internal/scheduler.js"
 
 /**
  * The transport over an open duplex stream, which belongs to it from now on: its timeout and Nagle's algorithm are switched off,
@@ -25,22 +26,16 @@ export const fromDuplex = (duplex: Stream.Duplex, head?: Uint8Array | undefined)
   new NodeTransport(duplex as OwnedDuplex, head)
 
 /**
- * Writes the answer to an opening handshake when the event loop has polled, with that of others, or earlier with what is written next. Where a
- * request takes a server as long as through a router, answers that leave one by one wake the peer's side each time: a fifth of what an
- * opening handshake costs. `transport` is one of {@link fromDuplex}.
+ * {@link fromDuplex} whose first bytes are the answer to an opening handshake. They leave when the event loop has polled, with those of others,
+ * or earlier with what is written next. Where a request takes a server as long as through a router, answers that leave one by one wake
+ * the peer's side each time: a fifth of what an opening handshake costs.
  *
  * @internal
  */
-export const writeSoon = (transport: Transport.Transport, answer: Uint8Array): void => {
-  ;(transport as NodeTransport).writeSoon(answer)
-}
-
-let withAnswer: Array<NodeTransport> = []
-
-const writeAnswers = (): void => {
-  const transports = withAnswer
-  withAnswer = []
-  for (const transport of transports) transport.writeAnswer()
+export const fromAnswered = (duplex: Stream.Duplex, head: Uint8Array, answer: Uint8Array): Transport.Transport => {
+  const transport = new NodeTransport(duplex as OwnedDuplex, head)
+  transport.writeSoon(answer)
+  return transport
 }
 
 /** @internal */
@@ -137,18 +132,20 @@ class NodeTransport implements Transport.Transport {
 
   writeSoon(answer: Uint8Array): void {
     this.answer = answer
-    if (withAnswer.push(this) === 1) setImmediate(writeAnswers)
+    scheduler.scheduleTask(() => this.writeAnswer([]), 0)
   }
 
-  writeAnswer(): void {
-    if (this.answer !== undefined) this.write([])
-  }
-
-  write(later: ReadonlyArray<Uint8Array>): boolean {
-    const { answer, duplex, handle } = this
-    const chunks = answer === undefined ? later : [answer, ...later]
-    if (chunks.length === 0) return true
+  private writeAnswer(then: ReadonlyArray<Uint8Array>): boolean {
+    const { answer } = this
+    if (answer === undefined) return true
     this.answer = undefined
+    return this.write([answer, ...then])
+  }
+
+  write(chunks: ReadonlyArray<Uint8Array>): boolean {
+    const { duplex, handle } = this
+    if (chunks.length === 0) return true
+    if (this.answer !== undefined) return this.writeAnswer(chunks)
     if (this.writesPast) {
       // Only destroying a socket takes its handle away, and a field is read faster than what the stream would say.
       return (
@@ -212,7 +209,7 @@ class NodeTransport implements Transport.Transport {
   }
 
   end(): void {
-    this.writeAnswer()
+    this.writeAnswer([])
     this.halfOver = true
     // Ending twice makes Node build an error with its stack, which costs more than the rest of a closing handshake.
     if (!this.duplex.writableEnded) this.duplex.end()

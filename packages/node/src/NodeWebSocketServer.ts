@@ -238,10 +238,9 @@ class NodeUpgrade implements Upgrade.UpgradeRequest {
     // The request keeps all this, and may be kept as long as the connection.
     this.ahead = undefined
     this.head = noBytes
-    const transport = NodeTransport.fromDuplex(socket, ahead === undefined ? rest : ahead.stop(rest))
-    NodeTransport.writeSoon(transport, Buffer.from(head, "latin1"))
     process.nextTick(forgetRequest, socket, this.closeListeners)
-    return transport
+    const received = ahead === undefined ? rest : ahead.stop(rest)
+    return NodeTransport.fromAnswered(socket, received, Buffer.from(head, "latin1"))
   }
 }
 

@@ -489,9 +489,10 @@ describe("other streams", () => {
 })
 
 /** Not among the types. */
-const { writeSoon } = NodeTransport as unknown as {
-  readonly writeSoon: (transport: Transport.Transport, answer: Uint8Array) => void
+const { fromAnswered } = NodeTransport as unknown as {
+  readonly fromAnswered: (duplex: Duplex, head: Uint8Array, answer: Uint8Array) => Transport.Transport
 }
+const answered = (duplex: Duplex) => fromAnswered(duplex, new Uint8Array(0), bytesOf("101"))
 
 describe("the answer to a handshake, written soon", () => {
   const recorded = () => {
@@ -507,9 +508,7 @@ describe("the answer to a handshake, written soon", () => {
         done()
       }
     })
-    const transport = NodeTransport.fromDuplex(duplex)
-    writeSoon(transport, bytesOf("101"))
-    return { transport, written }
+    return { transport: answered(duplex), written }
   }
   const polled = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
 
@@ -548,10 +547,8 @@ describe("the answer to a handshake, written soon", () => {
   it.scopedLive("leaves a socket as one piece with what follows", () =>
     Effect.gen(function* () {
       const [near, far] = yield* sockets()
-      const transport = NodeTransport.fromDuplex(near)
       const heard = yield* listen(NodeTransport.fromDuplex(far))
-      writeSoon(transport, bytesOf("101"))
-      transport.write([bytesOf("first message")])
+      answered(near).write([bytesOf("first message")])
       yield* readAll(heard, "101first message")
     })
   )

@@ -69,6 +69,23 @@ const ask = (port: number, path: string, headers: RawHeaders = {}) =>
     return JSON.parse(answer) as unknown
   })
 
+/** A connection whose client offered subprotocols, and the 101 that it got. */
+const agreeing = (port: number, path: string, offered: string) =>
+  Effect.gen(function* () {
+    const client = yield* connect(port)
+    const answer = yield* client.upgrade(path, { "Sec-WebSocket-Protocol": offered })
+    assert.strictEqual(answer.status, 101)
+    return { answer, client }
+  })
+
+/** The handshake's own headers of a 101 that agrees on the subprotocol v1. */
+const agreed = {
+  upgrade: "websocket",
+  connection: "Upgrade",
+  "sec-websocket-accept": sampleAccept,
+  "sec-websocket-protocol": "v1"
+}
+
 /** The answer to a handshake which is not accepted; the connection is over then. */
 const refused = (port: number, path: string, headers: RawHeaders = {}, startLine?: string) =>
   Effect.gen(function* () {
@@ -250,14 +267,9 @@ describe("accept", () => {
           (socket, { accepted, subprotocol }) => tell([accepted, subprotocol, socket.subprotocol])(socket)
         )
       )
-      const client = yield* connect(serving.port)
-      const answer = yield* client.upgrade("/a", { "Sec-WebSocket-Protocol": "v0, v1, v2" })
-      assert.strictEqual(answer.status, 101)
+      const { answer, client } = yield* agreeing(serving.port, "/a", "v0, v1, v2")
       assert.deepStrictEqual(answer.headers, {
-        upgrade: "websocket",
-        connection: "Upgrade",
-        "sec-websocket-accept": sampleAccept,
-        "sec-websocket-protocol": "v1",
+        ...agreed,
         "x-route": "all",
         "x-both": "request",
         "x-request": "this"
@@ -523,16 +535,8 @@ describe("middleware", () => {
       const serving = yield* serve(
         WebSocketRoute.layer("/echo", { subprotocols: ["v1"] }, tell("fine")).pipe(Layer.provide(closing))
       )
-      const client = yield* connect(serving.port)
-      const answer = yield* client.upgrade("/echo", { "Sec-WebSocket-Protocol": "v1" })
-      assert.strictEqual(answer.status, 101)
-      assert.deepStrictEqual(answer.headers, {
-        upgrade: "websocket",
-        connection: "Upgrade",
-        "sec-websocket-accept": sampleAccept,
-        "sec-websocket-protocol": "v1",
-        "x-mapped": "yes"
-      })
+      const { answer, client } = yield* agreeing(serving.port, "/echo", "v1")
+      assert.deepStrictEqual(answer.headers, { ...agreed, "x-mapped": "yes" })
       yield* client.sendText("?")
       assert.strictEqual(yield* client.text, '"fine"')
     })

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Connection } from "../Connection.js"
 import * as CloseCode from "../engine/CloseCode.js"
-import { type Place, Roster } from "./roster.js"
+import { type Link, Roster } from "./roster.js"
 
 /** A connection and how to interrupt what handles it. */
 export interface Entry {
@@ -25,15 +25,23 @@ export interface Observer {
   readonly deleted: (entry: Entry) => void
 }
 
+/** Where an entry is in one set. */
+export class Place implements Link<Place> {
+  list: Roster<Place> | undefined
+  next: Place | undefined
+  previous: Place | undefined
+  constructor(readonly entry: Entry) {}
+}
+
 /** Open connections; whoever adds one deletes it, by the place that it got, when nothing is left of it. */
 export class ConnectionSet {
-  private readonly entries = new Roster<Entry>()
+  private readonly places = new Roster<Place>()
   private waiting: Array<() => void> = []
   /** No connection may be added any more. */
   draining = false
 
   get size(): number {
-    return this.entries.size
+    return this.places.size
   }
 
   private readonly observers: Array<Observer> = []
@@ -43,16 +51,17 @@ export class ConnectionSet {
     this.observers.push(observer)
   }
 
-  add(entry: Entry): Place<Entry> {
-    const place = this.entries.add(entry)
+  add(entry: Entry): Place {
+    const place = new Place(entry)
+    this.places.add(place)
     for (const observer of this.observers) observer.added(entry)
     return place
   }
 
-  delete(place: Place<Entry>): void {
-    if (!this.entries.remove(place)) return
-    for (const observer of this.observers) observer.deleted(place.value)
-    if (this.entries.size > 0) return
+  delete(place: Place): void {
+    if (!this.places.remove(place)) return
+    for (const observer of this.observers) observer.deleted(place.entry)
+    if (this.size > 0) return
     const { waiting } = this
     this.waiting = []
     for (const resume of waiting) resume()
@@ -60,11 +69,13 @@ export class ConnectionSet {
 
   /** Those that are in it now, in the order in which they came. */
   list(): ReadonlyArray<Entry> {
-    return this.entries.values()
+    const entries: Array<Entry> = []
+    for (let place = this.places.first; place !== undefined; place = place.next) entries.push(place.entry)
+    return entries
   }
 
   private readonly awaitEmpty = Effect.async<void>((resume) => {
-    if (this.entries.size === 0) return resume(Effect.void)
+    if (this.size === 0) return resume(Effect.void)
     this.waiting.push(() => resume(Effect.void))
   })
 

@@ -7,12 +7,12 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberRefs from "effect/FiberRefs"
 import * as Runtime from "effect/Runtime"
-import type * as Scheduler from "effect/Scheduler"
 import * as Connection from "../Connection.js"
 import type { Message } from "../Message.js"
+import type * as Upgrade from "../Upgrade.js"
 import { MessageError } from "../WebSocketError.js"
 import { unsendable } from "./BaseConnection.js"
-import type { Entry } from "./ConnectionSet.js"
+import type { Entry, Place } from "./ConnectionSet.js"
 import { schedulerRef, standardScheduler } from "./compat.js"
 import * as Timers from "./timers.js"
 
@@ -29,12 +29,13 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
   /** Whether nothing is left of the connection. */
   private isGone = false
   private watchdog: Timers.Timer | undefined
+  private place: Place | undefined
 
   constructor(
     public connection: Connection.Connection,
     private readonly runtime: Runtime.Runtime<never>,
     private readonly clock: Clock.Clock,
-    private readonly batches: Scheduler.Scheduler | undefined
+    private readonly server: Upgrade.UpgradeServer
   ) {}
 
   /** How long the handler may go on without its connection. */
@@ -44,8 +45,12 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
   /** What is done with one message, of a handler that {@link startEach} began. */
   abstract onMessage(message: Message): Effect.Effect<unknown, unknown, any> | void
   /** Takes it into the sets of those who end it, and out of them. */
-  protected abstract enter(): void
-  protected abstract leaveSets(): void
+  protected enterSets(): void {
+    this.place = this.server.connections.add(this)
+  }
+  protected leaveSets(): void {
+    this.server.connections.delete(this.place!)
+  }
   /** What is to be closed last. */
   protected closeLast(_exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
     return undefined
@@ -68,7 +73,7 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
   }
 
   private begin(): void {
-    this.enter()
+    this.enterSets()
     Connection.setOwner(this.connection, this)
   }
 
@@ -80,7 +85,7 @@ export abstract class Handled implements Entry, Connection.DirectConsumer {
   private fork(handler: Effect.Effect<unknown, unknown, any>, immediate: boolean): void {
     // One that the application has set stays.
     const isStandard = FiberRefs.getOrDefault(this.runtime.fiberRefs, schedulerRef) === standardScheduler
-    const scheduler = isStandard ? this.batches : undefined
+    const scheduler = isStandard ? this.server.scheduler : undefined
     const fiber = Runtime.runFork(this.runtime as Runtime.Runtime<any>)(
       handler,
       scheduler === undefined ? { immediate } : { immediate, scheduler }

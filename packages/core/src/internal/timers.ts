@@ -1,16 +1,17 @@
 /**
  * Timers of connections: one fiber per Clock sleeps for all of them, so that ten thousand heartbeats cost no fiber each,
  * and TestClock drives them. Timers of equal duration are due in the order in which they were set, so each duration has
- * a list of its own and the next one due is the head of one of few lists.
+ * a list of its own and the next one due is the first of one of few lists.
  */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { globalValue } from "effect/GlobalValue"
+import { type Link, Roster } from "./roster.js"
 
 /** A timer; set it as often as wanted, one due time at a time. */
-export class Timer {
+export class Timer implements Link<Timer> {
   due = 0
   list: List | undefined
   next: Timer | undefined
@@ -18,10 +19,10 @@ export class Timer {
   constructor(readonly fire: () => void) {}
 }
 
-interface List {
-  readonly millis: number
-  head: Timer | undefined
-  tail: Timer | undefined
+class List extends Roster<Timer> {
+  constructor(readonly millis: number) {
+    super()
+  }
 }
 
 /** The timers of one Clock. */
@@ -41,7 +42,7 @@ export class Timers {
   /** How many timers are set. */
   get size(): number {
     let size = 0
-    for (const list of this.lists.values()) for (let timer = list.head; timer !== undefined; timer = timer.next) size++
+    for (const list of this.lists.values()) size += list.size
     return size
   }
 
@@ -52,15 +53,11 @@ export class Timers {
     const millis = Math.max(1, delayMillis)
     let list = this.lists.get(millis)
     if (list === undefined) {
-      list = { millis, head: undefined, tail: undefined }
+      list = new List(millis)
       this.lists.set(millis, list)
     }
     timer.due = this.now() + millis
-    timer.list = list
-    timer.previous = list.tail
-    if (list.tail === undefined) list.head = timer
-    else list.tail.next = timer
-    list.tail = timer
+    list.add(timer)
     if (timer.due < this.wakesAt && !this.firing) this.sleep()
   }
 
@@ -68,12 +65,8 @@ export class Timers {
   cancel(timer: Timer): void {
     const { list } = timer
     if (list === undefined) return
-    if (timer.previous === undefined) list.head = timer.next
-    else timer.previous.next = timer.next
-    if (timer.next === undefined) list.tail = timer.previous
-    else timer.next.previous = timer.previous
-    timer.list = timer.next = timer.previous = undefined
-    if (list.head === undefined) {
+    list.remove(timer)
+    if (list.size === 0) {
       this.lists.delete(list.millis)
       if (this.lists.size === 0 && !this.firing) this.stop()
     }
@@ -84,7 +77,7 @@ export class Timers {
     const now = this.now()
     try {
       for (const list of [...this.lists.values()]) {
-        for (let timer = list.head; timer !== undefined && timer.due <= now; timer = list.head) {
+        for (let timer = list.first; timer !== undefined && timer.due <= now; timer = list.first) {
           this.cancel(timer)
           timer.fire()
         }
@@ -98,7 +91,7 @@ export class Timers {
   private sleep(): void {
     this.stop()
     let due = Number.POSITIVE_INFINITY
-    for (const { head } of this.lists.values()) if (head !== undefined && head.due < due) due = head.due
+    for (const { first } of this.lists.values()) if (first !== undefined && first.due < due) due = first.due
     this.wakesAt = due
     const sleeper = Effect.runFork(this.clock.sleep(Duration.millis(Math.max(0, due - this.now()))))
     this.sleeper = sleeper
