@@ -10,7 +10,7 @@ import { NodeWebSocketClient, PermessageDeflate } from "@effect-ws/node"
 import { Chunk, Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import { WebSocketServer, WebSocket as Ws } from "ws"
 import { noise, prose } from "./deflateSupport.js"
-import { portOf, serve } from "./support.js"
+import { clientFrame, open, portOf, serve } from "./support.js"
 
 const mebibyte = 0x100000
 
@@ -269,3 +269,19 @@ describe("our client", () => {
     )
   }
 })
+
+it.scopedLive("a compressed message without a payload, over a socket, is empty and harms nobody", () =>
+  Effect.gen(function* () {
+    const serving = yield* serve(
+      WebSocketRoute.layer("/echo", { extensions: [PermessageDeflate.make()] }, (socket) =>
+        Stream.run(socket.messages, socket.sink)
+      )
+    )
+    const client = yield* open(serving.port, "/echo", { "Sec-WebSocket-Extensions": "permessage-deflate" })
+    yield* client.write(clientFrame({ opcode: 1, rsv: 4 }))
+    assert.strictEqual(yield* client.text, "")
+    yield* client.sendText("alive")
+    assert.strictEqual(yield* client.text, "alive")
+    yield* client.close()
+  })
+)

@@ -450,6 +450,7 @@ export class FrameDecoder {
 
   /** A binary message: the chunk's own memory, or a copy when that is lent or it would keep much else alive. */
   private bytesOf(at: number, length: number): Uint8Array {
+    if (length === 0) return new Uint8Array(0)
     if (!this.lent && length * pinnedShare >= this.chunk.buffer.byteLength) return view(this.chunk, at, at + length)
     if (length > maxBlockCopyBytes) {
       const bytes = this.natives.allocate(length)

@@ -152,6 +152,15 @@ describe("FrameDecoder", () => {
     }
   })
 
+  it("a message of an extension may be empty, in lent memory too", () => {
+    for (const opcode of [1, 2]) {
+      const expected: Array<Item> = [{ _tag: "Extended", opcode, reserved: 0x40, payload: new Uint8Array(0) }, "A"]
+      const bytes = concat([Uint8Array.of(0xc0 | opcode, 0), hex("81 01 41")])
+      assert.deepStrictEqual(decodePieces(makeDecoder("client", {}, 0x40), [bytes]), expected)
+      assert.deepStrictEqual(scanPieces(makeDecoder("client", {}, 0x40, scanning), [bytes]), expected)
+    }
+  })
+
   it("gives the same items however the bytes are cut: valid streams, both roles", () => {
     FastCheck.assert(
       FastCheck.property(anyRole, FastCheck.array(anySent, { maxLength: 4 }), places, (role, messages, cuts) => {
